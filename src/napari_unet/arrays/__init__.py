@@ -1,0 +1,1 @@
+"""Numpy, scipy and scikit-image only: axes, tiles, objects, targets, scores."""

@@ -1,0 +1,46 @@
+"""The ways a run can end that are the user's business, each told in one sentence.
+
+A message has three parts: what we got, what was expected, what to do. The dock shows it as a
+notification and the command line prints it, both without a traceback; any other exception is a
+defect of ours and keeps its traceback.
+"""
+
+
+class UnetError(Exception):
+    """Base of every error that is explained to the user in a sentence."""
+
+
+class ImageError(UnetError):
+    """The image, its axes or its channels do not fit what was asked."""
+
+
+class LabelsError(UnetError):
+    """The labels do not say enough, or say something contradictory."""
+
+
+class ModelError(UnetError):
+    """The weights cannot be used: unknown, damaged, unsafe, or made for something else."""
+
+
+class SettingError(UnetError):
+    """A setting is out of its range or contradicts another one."""
+
+
+class TileSizeError(SettingError):
+    """A tile cannot be laid on the network's grid."""
+
+
+class FileError(UnetError):
+    """A file cannot be read or written."""
+
+
+class DeviceError(UnetError):
+    """The chosen processor is not there or has no memory left."""
+
+
+class WorkerError(UnetError):
+    """The process that computes has ended or sent something we do not understand."""
+
+
+class Cancelled(UnetError):  # noqa: N818 - it is an outcome, not an error
+    """The person stopped the run; nothing was written."""

@@ -1,0 +1,1 @@
+"""Long jobs as generators that yield progress and return a result."""

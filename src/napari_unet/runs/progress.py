@@ -1,0 +1,97 @@
+"""What a long job says while it runs, and how to drive one from plain code.
+
+A job is a generator: each ``yield`` is a :class:`Progress` and a place where it can be
+cancelled; its return value is the result. The worker process, the command line, the tests and
+the Python functions all drive the same generators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from threading import Event
+from typing import TypeVar
+
+from napari_unet.errors import Cancelled
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something happened; the job is alive and can be cancelled here."""
+
+
+@dataclass(frozen=True)
+class TileDone(Progress):
+    """``done`` of ``total`` tiles are computed, counted over all planes."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StepDone(Progress):
+    """A training step is over.
+
+    ``fraction`` is the used part of the budget (0..1), ``seconds_left`` the estimate of what
+    remains, ``loss`` the mean loss since the last report, ``held_out`` the score on held-out
+    pixels (0..1) where this step judged it, else None.
+    """
+
+    step: int
+    fraction: float
+    seconds_left: float
+    loss: float
+    held_out: float | None = None
+
+
+@dataclass(frozen=True)
+class Note(Progress):
+    """One line the person should read, e.g. that a smaller tile had to be used."""
+
+    text: str
+
+
+Job = Generator[Progress, None, R]
+Cancel = Event | Callable[[], bool]
+
+
+def drive(
+    job: Job[R],
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Cancel | None = None,
+) -> R:
+    """Run a job to its end.
+
+    Parameters
+    ----------
+    job : generator
+        One of the ``*_steps`` functions of :mod:`napari_unet.runs`.
+    progress : callable, optional
+        Called with each :class:`Progress`.
+    cancel : threading.Event or callable returning bool, optional
+        Asked after each progress; once true, the job is closed.
+
+    Returns
+    -------
+    object
+        What the job returns.
+
+    Raises
+    ------
+    Cancelled
+        If ``cancel`` became true.
+    """
+    is_cancelled = cancel.is_set if isinstance(cancel, Event) else cancel
+    while True:
+        try:
+            event = next(job)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        if progress is not None:
+            progress(event)
+        if is_cancelled is not None and is_cancelled():
+            job.close()
+            raise Cancelled("Cancelled; nothing was changed.")

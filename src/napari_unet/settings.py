@@ -1,0 +1,262 @@
+"""What a run can be told: frozen, checked values, each field with its unit and range.
+
+The same objects serve the dock, the Python functions and the command line, and go into the
+report of a run. The text of a field is the tooltip of its control and the help of its option,
+so it is written once, here. Nothing in this module imports torch or napari.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from napari_unet.errors import SettingError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Norm = Literal["none", "batch", "instance", "group"]
+PresetName = Literal["ronneberger2015", "same-bn", "light-bn", "upconv-dropout", "three-level"]
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, checked again.
+
+        Raises
+        ------
+        SettingError
+            If a field does not exist or a value is out of its range.
+        """
+        return checked(type(self), {**self.model_dump(), **changes})
+
+
+def checked(kind: type[S], values: dict[str, Any]) -> S:
+    """Build settings from plain values; what is wrong is told in one sentence.
+
+    Raises
+    ------
+    SettingError
+        Naming the first field that is wrong, what it holds and what it may hold.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingError(f"Setting {field} = {first['input']!r}: {message}.") from error
+
+
+class Architecture(Settings):
+    """The shape of a U-Net, from which :class:`napari_unet.network.unet.UNet` is built.
+
+    A level is one rung of the U: ``widths`` has one entry per level, the deepest last, so a net
+    of four poolings has five widths.
+    """
+
+    preset: PresetName | None = Field(
+        None, description="Published U-Net this one started from, or none."
+    )
+    spatial_dims: Literal[2, 3] = Field(2, description="2 for planes (YX), 3 for volumes (ZYX).")
+    in_channels: int = Field(1, ge=1, description="Image channels the network sees at once.")
+    classes: int = Field(1, ge=1, description="Output channels of the network.")
+    widths: tuple[int, ...] = Field(
+        (64, 128, 256, 512, 1024),
+        min_length=2,
+        description="Feature channels of each level, the deepest last.",
+    )
+    decoder_widths: tuple[tuple[int, ...], ...] | None = Field(
+        None,
+        description=(
+            "Feature channels of the convolutions on the way up, the deepest level first; "
+            "none: as many and as wide as on the way down."
+        ),
+    )
+    convolutions: int = Field(2, ge=1, le=4, description="Convolutions per level.")
+    padded: bool = Field(
+        True, description="Convolutions keep the size; if not, the output is smaller (2015)."
+    )
+    bias: bool = Field(True, description="Convolutions before a norm have a bias, too.")
+    norm: Norm = Field("none", description="Normalisation after each convolution.")
+    norm_after_upsampling: bool = Field(
+        False, description="Normalisation and ReLU also after each transposed convolution."
+    )
+    upsampling: Literal["transposed", "nearest", "linear"] = Field(
+        "transposed",
+        description="2x2 transposed convolution, or resizing followed by a 2x2 convolution.",
+    )
+    skip_first: bool = Field(
+        False, description="Order of the concatenation: the skip first, or the upsampled first."
+    )
+    output_kernel: Literal[1, 3] = Field(1, description="Size of the last convolution, in pixels.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of features dropped, 0..1.")
+    dropout_levels: int = Field(
+        0, ge=0, description="How many of the deepest levels of the contracting path have dropout."
+    )
+    separable: bool = Field(
+        False, description="Depthwise-separable 3x3 convolutions: fewer weights, less work."
+    )
+    attention: bool = Field(False, description="Attention gates on the skips.")
+    pyramid_pooling: bool = Field(False, description="Pyramid pooling at the bottom of the U.")
+    residual: bool = Field(False, description="Residual connection around each level's block.")
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> Self:
+        if any(width < 1 for width in self.widths):
+            raise ValueError("every level needs at least one feature channel")
+        if self.decoder_widths is not None and len(self.decoder_widths) != len(self.widths) - 1:
+            raise ValueError("decoder_widths needs one entry for each level above the deepest")
+        if self.dropout_levels > len(self.widths):
+            raise ValueError("dropout_levels cannot exceed the number of levels")
+        return self
+
+
+class Normalization(Settings):
+    """How grey values are scaled before the network, from the statistics of the whole plane.
+
+    Each channel is scaled on its own: ``(value - offset) / scale``.
+    """
+
+    kind: Literal["percentile", "mean-std", "min-max", "divide", "none"] = Field(
+        "percentile",
+        description=(
+            "percentile: low becomes 0 and high becomes 1; mean-std: zero mean and unit "
+            "variance; min-max: darkest 0, brightest 1; divide: by a fixed number; none."
+        ),
+    )
+    low: float = Field(1.0, ge=0, lt=100, description="Lower percentile, 0..100.")
+    high: float = Field(99.8, gt=0, le=100, description="Upper percentile, 0..100.")
+    divisor: float = Field(255.0, gt=0, description="The fixed number of kind 'divide'.")
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("the low percentile must be below the high one")
+        return self
+
+
+class InstanceSettings(Settings):
+    """How objects are found in the network's output."""
+
+    threshold: float = Field(
+        0.5,
+        ge=0.01,
+        le=0.99,
+        description="Pixels above this foreground probability belong to an object (0.01..0.99).",
+    )
+    min_size: int = Field(
+        20,
+        ge=0,
+        le=1_000_000,
+        description="Objects smaller than this are dropped (pixels; voxels in 3D).",
+    )
+    split: bool = Field(True, description="Split objects that touch each other.")
+
+
+class SegmentSettings(Settings):
+    """How an image is given to the network and how objects are found in its answer."""
+
+    channels: tuple[int, ...] | None = Field(
+        None,
+        description=(
+            "Image channel for each network input, counted from 0. None: the same channels in "
+            "the same order; a network of one input sees the mean of the image's channels."
+        ),
+    )
+    invert: bool = Field(
+        False, description="Turn the grey values round: for dark objects on a bright background."
+    )
+    tile_px: int | None = Field(
+        None,
+        ge=16,
+        le=8192,
+        description="Largest tile the network sees at once, in pixels. None: chosen to fit.",
+    )
+    halo_px: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Margin of each tile that is computed and thrown away, in pixels. None: as large as "
+            "the network needs to give the same result as on the whole image; less is faster "
+            "and only approximate."
+        ),
+    )
+    device: Device = Field("auto", description="Processor: the best there is, or a chosen one.")
+    instances: InstanceSettings = Field(
+        InstanceSettings(), description="How objects are found in the network's output."
+    )
+
+
+class FinetuneSettings(Settings):
+    """How a network learns from corrections."""
+
+    seconds: float | None = Field(
+        60.0, gt=0, le=86_400, description="Time budget of the training, in seconds."
+    )
+    steps: int | None = Field(
+        None, ge=1, description="Number of training steps; instead of a time budget."
+    )
+    learning_rate: float = Field(
+        3e-4, gt=0, le=0.1, description="Largest step of the optimiser (AdamW), after warm-up."
+    )
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="Pull of the weights towards zero.")
+    batch: int = Field(4, ge=1, le=64, description="Crops per training step.")
+    crop_px: int = Field(
+        128, ge=32, le=1024, description="Side of the square training crops, in pixels."
+    )
+    frozen_levels: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Levels of the contracting path, from the top, that stay as they are.",
+    )
+    correction_weight: float = Field(
+        3.0,
+        ge=1,
+        le=20,
+        description="How much more a corrected pixel counts than one that was right already.",
+    )
+    held_out: float = Field(
+        0.25,
+        gt=0,
+        lt=0.9,
+        description="Share of the checked area kept aside to judge the result, 0..1.",
+    )
+    flips: bool = Field(True, description="Mirror and turn the training crops.")
+    elastic_px: float = Field(
+        10.0,
+        ge=0,
+        le=50,
+        description="Strength of the elastic deformation: standard deviation of its grid, pixels.",
+    )
+    grey_values: float = Field(
+        0.2, ge=0, le=1, description="Strength of random contrast and brightness changes, 0..1."
+    )
+    seed: int = Field(0, ge=0, description="Start of the random numbers; same seed, same run.")
+    device: Device = Field("auto", description="Processor: the best there is, or a chosen one.")
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> Self:
+        if self.seconds is None and self.steps is None:
+            raise ValueError("give a budget in seconds or in steps")
+        return self
+
+
+ExportFormat = Literal["imagej-tiff", "ome-tiff", "png"]
+MaskKind = Literal["instance", "semantic", "binary"]
+
+
+class ExportSettings(Settings):
+    """How labels are written as a mask."""
+
+    format: ExportFormat = Field("ome-tiff", description="File format of the mask.")
+    kind: MaskKind = Field(
+        "instance",
+        description="One number per object, one number per class, or 0 and 255 only.",
+    )

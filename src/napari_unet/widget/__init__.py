@@ -1,0 +1,1 @@
+"""The dock: the only folder that knows napari and Qt."""

@@ -1,0 +1,1 @@
+"""The process that computes, so that the window never waits."""
