@@ -1,0 +1,289 @@
+"""A model is a network and its card; one safetensors file holds both.
+
+The file holds the tensors of the network's state dict and, in the metadata of its header, the
+card as JSON and a checksum over card and tensors. Loading compares everything before it builds
+anything: a file that differs from its network in one key, one shape or one bit is refused, so a
+model is never loaded in part and never runs with random weights in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from napari_unet.errors import FileError, ModelError, UnetError
+from napari_unet.models.library import (
+    CARD_KEY,
+    CHECKSUM_KEY,
+    FORMAT,
+    FORMAT_KEY,
+    SUFFIX,
+    damaged,
+    find_model,
+    free_name,
+    read_header,
+    user_folder,
+)
+from napari_unet.network.unet import UNet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from napari_unet.models.card import Card
+
+_NAMED_KEYS = 3
+
+
+class Model:
+    """A network and its card.
+
+    Parameters
+    ----------
+    net : UNet
+        Takes float32 (N, C, *spatial) and gives logits (N, classes, *spatial).
+    card : Card
+        What the network eats and gives.
+
+    Raises
+    ------
+    ModelError
+        If the card describes another architecture than the network has.
+    """
+
+    def __init__(self, net: UNet, card: Card) -> None:
+        if net.architecture != card.architecture:
+            raise ModelError(
+                f"The card {card.name!r} describes another architecture than the network has. "
+                "Make the card with architecture=net.architecture."
+            )
+        self.net = net
+        self.card = card
+
+    def activate(self, logits: torch.Tensor) -> torch.Tensor:
+        """Turn logits (N, classes, *spatial) into probabilities 0..1, as the card says."""
+        if self.card.activation == "softmax":
+            return torch.softmax(logits, dim=1)
+        return torch.sigmoid(logits)
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """Load a model; no code from the file is run.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A name of :func:`napari_unet.models.library.list_models`, e.g. ``"nuclei"``, or a
+        safetensors file with a card.
+
+    Returns
+    -------
+    Model
+        On the CPU, float32, ready for inference (``net.eval()``). Half-precision weights are
+        widened.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, of another format, newer than this version, or its
+        tensors are not exactly those of the network its card describes.
+    """
+    path = find_model(name_or_path)
+    header = read_header(path)
+    net = _build_empty(path, header.card)
+    expected = net.state_dict()
+    tensors = _read_tensors(path, expected)
+    if header.checksum not in (None, _checksum(header.card_json, tensors)):
+        raise ModelError(damaged(path, "its checksum differs"))
+    widened = {key: tensors[key].to(expected[key].dtype) for key in expected}
+    _refuse_not_finite(path, widened)
+    net.load_state_dict(widened, assign=True)
+    return Model(net.requires_grad_(True).eval(), header.card)
+
+
+def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
+    """Save a model as one safetensors file, written beside and renamed.
+
+    Parameters
+    ----------
+    model : Model
+        Network and card; its weights may be on any device.
+    path : str or Path
+        Ends in ``.safetensors``; the ending is added if there is none.
+    half : bool
+        Store the weights as float16: half the size, rounded to three digits.
+
+    Returns
+    -------
+    Path
+        The file; one that was there is replaced.
+
+    Raises
+    ------
+    FileError
+        If the ending is another one or the file cannot be written.
+    ModelError
+        If a weight is not a finite number.
+    """
+    target = _weights_path(path)
+    tensors = {key: _storable(tensor, half=half) for key, tensor in model.net.state_dict().items()}
+    _refuse_not_finite(target, tensors)
+    card_json = model.card.model_dump_json()
+    metadata = {
+        FORMAT_KEY: str(FORMAT),
+        CARD_KEY: card_json,
+        CHECKSUM_KEY: _checksum(card_json, tensors),
+    }
+    _write_beside(target, save(tensors, metadata))
+    return target
+
+
+def save_in_library(model: Model, name: str | None = None) -> Path:
+    """Save a model in the person's folder under a name that is still free.
+
+    Parameters
+    ----------
+    model : Model
+        Network and card.
+    name : str, optional
+        Wanted name; the card's, if not given. ``nuclei`` becomes ``nuclei 2`` if it is taken.
+
+    Returns
+    -------
+    Path
+        The new file; its stem is the name in the list of models and in the card.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be written to.
+    """
+    chosen = free_name(name or model.card.name)
+    renamed = Model(model.net, model.card.replace(name=chosen))
+    return save_model(renamed, user_folder() / f"{chosen}{SUFFIX}")
+
+
+def _build_empty(path: Path, card: Card) -> UNet:
+    """Build the network of a card without memory for its weights."""
+    try:
+        with torch.device("meta"):
+            return UNet(card.architecture)
+    except UnetError as error:
+        raise ModelError(
+            f"The network that the card of {path.name} describes cannot be built: {error}"
+        ) from error
+
+
+def _read_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Read the tensors of a file once their keys and shapes are known to fit."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+            _refuse_other_keys(path, found.keys(), expected.keys())
+            for key, tensor in expected.items():
+                if found[key] != tuple(tensor.shape):
+                    raise ModelError(
+                        f"Tensor {key} in {path.name} has the shape {found[key]}, the network "
+                        f"has {tuple(tensor.shape)}. The weights belong to another network."
+                    )
+            tensors = {key: file.get_tensor(key).clone() for key in found}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(damaged(path, error)) from error
+    _refuse_other_kinds(path, tensors, expected)
+    return tensors
+
+
+def _refuse_other_keys(path: Path, found: Iterable[str], expected: Iterable[str]) -> None:
+    """Raise unless a file holds exactly the tensors of the network."""
+    missing, unexpected = set(expected) - set(found), set(found) - set(expected)
+    if missing or unexpected:
+        parts = [
+            f"{len(keys)} {word} ({_some(keys)})"
+            for keys, word in ((missing, "missing"), (unexpected, "not known"))
+            if keys
+        ]
+        raise ModelError(
+            f"The tensors in {path.name} are not those of the network on its card: "
+            f"{', '.join(parts)}. The weights belong to another network."
+        )
+
+
+def _refuse_other_kinds(
+    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise if a tensor holds whole numbers where the network has real ones, or the reverse."""
+    for key, tensor in expected.items():
+        if tensors[key].is_floating_point() != tensor.is_floating_point():
+            raise ModelError(
+                f"Tensor {key} in {path.name} is of type {tensors[key].dtype}, the network has "
+                f"{tensor.dtype}. The weights belong to another network."
+            )
+
+
+def _refuse_not_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise if a weight is infinite or not a number."""
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(
+                f"Tensor {key} of {path.name} holds values that are not finite numbers, so the "
+                "network cannot give an answer. Use an earlier version of the model."
+            )
+
+
+def _some(keys: Iterable[str]) -> str:
+    """Name the first few of some keys."""
+    names = sorted(keys)
+    more = ", ..." if len(names) > _NAMED_KEYS else ""
+    return ", ".join(names[:_NAMED_KEYS]) + more
+
+
+def _storable(tensor: torch.Tensor, *, half: bool) -> torch.Tensor:
+    """Copy a tensor to the CPU in the order of its axes, on its own memory."""
+    tensor = tensor.detach().cpu()
+    if half and tensor.is_floating_point():
+        tensor = tensor.half()
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _checksum(card_json: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Digest card and tensors, in the order of the keys."""
+    digest = hashlib.sha256(card_json.encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _weights_path(path: str | Path) -> Path:
+    """Return the path with our ending."""
+    target = Path(path).expanduser()
+    if target.suffix == "":
+        return target.with_name(target.name + SUFFIX)
+    if target.suffix.lower() != SUFFIX:
+        raise FileError(
+            f"{target.name} ends in {target.suffix}; models are saved as {SUFFIX} files. "
+            f"Choose e.g. {target.stem}{SUFFIX}."
+        )
+    return target
+
+
+def _write_beside(target: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content)
+        os.replace(beside, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise FileError(
+            f"{target} cannot be written ({error.strerror}). Choose another folder or free space."
+        ) from error
