@@ -1,0 +1,339 @@
+"""The U-Net: one network for the five published builds and their options.
+
+Down the contracting path each level convolves and halves the size, up the expanding path each
+stage doubles it, joins the features of the same level (the skip) and convolves::
+
+    level 0   block ------------- skip ------------> stage -> 1x1 -> logits
+                | pool                                 ^ up
+    level 1     block ------- skip -------> stage -----'
+                  | pool                      ^ up
+    level 2       block ----------------------'
+
+The network gives logits; what turns them into probabilities is told by the model's card. Its
+stride, halo, margin and receptive field are computed from what was built.
+
+References
+----------
+.. [1] Ronneberger, Fischer, Brox (2015), U-Net: Convolutional Networks for Biomedical Image
+   Segmentation, doi:10.1007/978-3-319-24574-4_28.
+.. [2] Cicek et al. (2016), 3D U-Net, doi:10.1007/978-3-319-46723-8_49.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self, cast
+
+import torch
+from torch import nn
+
+from napari_unet.errors import ImageError, SettingError, TileSizeError
+from napari_unet.network.blocks import (
+    CONVOLUTION,
+    MAX_POOL,
+    Block,
+    PyramidPooling,
+    Stage,
+)
+from napari_unet.network.presets import PRESETS, find_preset
+from napari_unet.network.receptive_field import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    Span,
+    is_exact,
+    layer_reads,
+    measure_field,
+    shrinkage,
+)
+from napari_unet.settings import Architecture
+
+__all__ = ["PRESETS", "UNet"]
+
+
+class UNet(nn.Module):
+    """A U-Net built from its architecture.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Widths and options.
+
+    Attributes
+    ----------
+    architecture : Architecture
+        What it was built from.
+    stride : int
+        Grid of the poolings in pixels: the sizes of a padded net divide by it, and the steps
+        between tiles too.
+    reach : int
+        Margin per side, in pixels, beyond which nothing changes a core that starts and ends on
+        the stride's grid.
+    halo : int
+        The reach rounded up to a multiple of the stride.
+    margin : int
+        Pixels per side that the unpadded convolutions take off; 0 for a padded net.
+    receptive_field : int
+        Pixels along one axis that one output pixel depends on, at most.
+    exact : bool
+        Whether tiles can give exactly what the whole image gives; not so with instance or group
+        norm or pyramid pooling, which measure the whole tile.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = shape = architecture
+        dims, widths, depth = shape.spatial_dims, shape.widths, len(shape.widths) - 1
+        self.down = nn.ModuleList(
+            Block(
+                shape,
+                (before, *(width,) * shape.convolutions),
+                dropout=shape.dropout if level > depth - shape.dropout_levels else 0.0,
+            )
+            for level, (before, width) in enumerate(
+                zip((shape.in_channels, *widths), widths, strict=False)
+            )
+        )
+        self.pool = MAX_POOL[dims](2)
+        self.bottom = PyramidPooling(dims, widths[-1]) if shape.pyramid_pooling else nn.Identity()
+        self.up = nn.ModuleList()
+        below = widths[-1]
+        for skip, stage in zip(reversed(widths[:-1]), _stage_widths(shape), strict=True):
+            self.up.append(Stage(shape, below, skip, stage))
+            below = stage[-1]
+        padding = shape.output_kernel // 2 if shape.padded else 0
+        self.output = CONVOLUTION[dims](below, shape.classes, shape.output_kernel, padding=padding)
+        _initialise(self)
+        self._frozen_levels = 0
+        self._measure()
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str,
+        in_channels: int | None = None,
+        classes: int | None = None,
+        spatial_dims: int = 2,
+        **options: Any,
+    ) -> Self:
+        """Build a published U-Net, or a variation on it.
+
+        Parameters
+        ----------
+        name : str
+            ``ronneberger2015``, ``same-bn``, ``light-bn``, ``upconv-dropout`` or
+            ``three-level``.
+        in_channels, classes : int, optional
+            Channels in and out; as published if not given.
+        spatial_dims : int
+            2 for planes, 3 for volumes.
+        **options
+            Any other field of :class:`napari_unet.settings.Architecture`.
+
+        Returns
+        -------
+        UNet
+            With random weights (He initialisation).
+
+        Raises
+        ------
+        SettingError
+            If there is no such preset or option, or an option is out of its range.
+        """
+        changes = {"in_channels": in_channels, "classes": classes}
+        given = {field: value for field, value in changes.items() if value is not None}
+        return cls(find_preset(name).replace(spatial_dims=spatial_dims, **given, **options))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Give the logits of a batch of images.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Float, shape (N, channels in, *spatial).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (N, classes, *spatial), each size smaller by twice the margin.
+
+        Raises
+        ------
+        ImageError
+            If the number of axes or channels is wrong.
+        TileSizeError
+            If a size cannot be halved evenly as often as the network halves it.
+        """
+        if not torch.jit.is_tracing():
+            self._check(x)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else self.pool(x))
+            skips.append(x)
+        x = self.bottom(skips.pop())
+        for stage in self.up:
+            x = stage(x, skips.pop())
+        return cast("torch.Tensor", self.output(x))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; frozen levels stay in evaluation."""
+        super().train(mode)
+        for block in self.down[: self._frozen_levels]:
+            block.eval()
+        return self
+
+    def freeze_levels(self, levels: int) -> None:
+        """Keep the uppermost levels of the contracting path as they are, norm included.
+
+        Parameters
+        ----------
+        levels : int
+            How many levels, from the top; 0 frees all.
+
+        Raises
+        ------
+        SettingError
+            If the network has fewer levels.
+        """
+        if not 0 <= levels <= len(self.down):
+            raise SettingError(
+                f"Cannot freeze {levels} levels: the network has {len(self.down)}. "
+                f"Choose 0 to {len(self.down)}."
+            )
+        for level, block in enumerate(self.down):
+            block.requires_grad_(level >= levels)
+        self._frozen_levels = levels
+        self.train(self.training)
+
+    def output_size(self, size: int) -> int:
+        """Say how large the output is along an axis.
+
+        Parameters
+        ----------
+        size : int
+            Size of the input in pixels.
+
+        Returns
+        -------
+        int
+            Size of the output in pixels; 0 if the network cannot take that input.
+        """
+        if size < self._smallest or (size - self._smallest) % self.stride:
+            return 0
+        return size - 2 * self.margin
+
+    def valid_input(self, size: int) -> int:
+        """Say which size to give the network instead.
+
+        Parameters
+        ----------
+        size : int
+            Wanted size of the input along an axis, in pixels.
+
+        Returns
+        -------
+        int
+            The next size, not smaller, that the network can take.
+        """
+        steps = max(0, -(-(size - self._smallest) // self.stride))
+        return self._smallest + steps * self.stride
+
+    def reads(self, span: Span) -> Span:
+        """Return the span of the input that a span of the output depends on."""
+        span = layer_reads(self.output, span)
+        skips = []
+        for stage, crop in zip(reversed(self.up), self._crops, strict=True):
+            joined = layer_reads(cast("Stage", stage).block, span)
+            skips.append(joined.shifted(crop))
+            span = layer_reads(cast("Stage", stage).upsampling, joined)
+        span = layer_reads(self.bottom, span)
+        span = layer_reads(self.down[-1], span)
+        for block, skip in zip(reversed(self.down[:-1]), reversed(skips), strict=True):
+            span = layer_reads(block, layer_reads(self.pool, span).joined(skip))
+        return span
+
+    def _measure(self) -> None:
+        """Compute stride, crops, margin, smallest input and reach from the layers."""
+        depth = len(self.up)
+        self.stride = math.prod([int(self.pool.stride)] * depth)
+        lost = [cast("Block", block).shrinkage for block in self.down]
+        regained = [cast("Stage", stage).block.shrinkage for stage in self.up]
+        below, crops = lost[-1], []
+        for down, up in zip(reversed(lost[:-1]), regained, strict=True):
+            crops.append(below)
+            below = down + 2 * below + up
+        self._crops = tuple(reversed(crops))
+        self.margin = (below + shrinkage(self.output)) // 2
+        self._smallest = self._find_smallest(lost, regained)
+        field = measure_field(self, self.stride, self.margin)
+        self.reach, self.halo = field.reach, field.halo
+        self.receptive_field = field.receptive_field
+        self.exact = is_exact(self)
+
+    def _find_smallest(self, lost: list[int], regained: list[int]) -> int:
+        """Go up from the smallest bottom until every size on the way is positive."""
+        whole_tile = self.architecture.norm in ("instance", "group")
+        # A norm over a single pixel would leave nothing of it.
+        bottom = 2 if whole_tile else 1
+        while True:
+            size = bottom
+            sizes = [size]
+            for shrink in regained:
+                size = 2 * size - shrink
+                sizes.append(size)
+            sizes.append(size - shrinkage(self.output))
+            if min(sizes) > 0:
+                break
+            bottom += 1
+        size = bottom + lost[-1]
+        for shrink in reversed(lost[:-1]):
+            size = 2 * size + shrink
+        return size
+
+    def _check(self, x: torch.Tensor) -> None:
+        """Refuse what the network cannot take, and say what it could."""
+        shape = self.architecture
+        if x.ndim != shape.spatial_dims + 2 or x.shape[1] != shape.in_channels:
+            raise ImageError(
+                f"The network got an array of shape {tuple(x.shape)}; it sees batches of "
+                f"{shape.in_channels} channels and {shape.spatial_dims} spatial axes. "
+                "Choose the channels and axes that fit."
+            )
+        sizes = [int(size) for size in x.shape[2:]]
+        if all(self.output_size(size) for size in sizes):
+            return
+        better = [self.valid_input(size) for size in sizes]
+        raise TileSizeError(
+            f"Tile {_times(sizes)} px cannot be halved {len(self.up)} times evenly by this "
+            f"network. Choose {_times(better)} px: {self._smallest} px or a multiple of "
+            f"{self.stride} px more."
+        )
+
+
+def _stage_widths(shape: Architecture) -> tuple[tuple[int, ...], ...]:
+    """Widths of the stages on the way up, the deepest first."""
+    if shape.decoder_widths is not None:
+        return shape.decoder_widths
+    return tuple((width,) * (1 + shape.convolutions) for width in reversed(shape.widths[:-1]))
+
+
+def _initialise(net: UNet) -> None:
+    """Draw the weights as He et al. (2015), doi:10.1109/ICCV.2015.123; zero biases."""
+    linear = {net.output}
+    if not net.architecture.relu_after_upsampling:
+        linear |= {cast("Stage", stage).upsampling.convolution for stage in net.up}
+    for layer in net.modules():
+        if not isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)):
+            continue
+        share = math.prod(layer.kernel_size) / layer.groups
+        if isinstance(layer, TRANSPOSED):
+            # Each output pixel of a transposed convolution sees a part of the kernel only.
+            share /= math.prod(layer.stride)
+        gain = 1.0 if layer in linear else 2.0
+        nn.init.normal_(layer.weight, std=math.sqrt(gain / (layer.in_channels * share)))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def _times(sizes: list[int]) -> str:
+    """Write sizes as people do."""
+    return " x ".join(str(size) for size in sizes)
