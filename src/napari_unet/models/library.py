@@ -204,6 +204,9 @@ def refuse_foreign(path: Path) -> None:
         If it is missing, a folder, empty, a Git LFS pointer, a web page or another format.
     """
     start, size = _first_bytes(path)
+    # The first eight bytes of ours are a number, which may look like the start of anything.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER:
+        return
     if start.startswith(b"version https://git-lfs"):
         raise ModelError(
             f"{path.name} is only a Git LFS pointer ({size} bytes), not the weights themselves. "
@@ -219,14 +222,12 @@ def refuse_foreign(path: Path) -> None:
             f"{path.name} looks like {format_found}; this cannot be opened yet. "
             f"Choose a {SUFFIX} file saved by this plugin."
         )
-    if len(start) < 8:
+    if len(start) <= 8:
         raise ModelError(damaged(path, f"only {size} bytes"))
-    header_length = int.from_bytes(start[:8], "little")
-    if header_length > _LONGEST_HEADER or start[8:9] not in (b"{", b""):
-        raise ModelError(
-            f"{path.name} is not a weights file that is known here. "
-            f"Choose a {SUFFIX} file saved by this plugin."
-        )
+    raise ModelError(
+        f"{path.name} is not a weights file that is known here. "
+        f"Choose a {SUFFIX} file saved by this plugin."
+    )
 
 
 def damaged(path: Path, reason: object) -> str:
@@ -282,8 +283,6 @@ def _recognised(path: Path, start: bytes) -> str | None:
     for magic, name in _OTHER_FORMATS:
         if start.startswith(magic):
             return name
-    if start[8:9] == b"{":
-        return None
     return _OTHER_SUFFIXES.get(path.suffix.lower())
 
 
