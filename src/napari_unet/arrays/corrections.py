@@ -1,0 +1,421 @@
+"""What a person changed in labels, what of it counts as truth, and edits of whole objects.
+
+Nothing here changes an array it was given: an edit returns new labels, so that whoever shows
+them can undo it. All of it works for a plane (Y, X) and for stacks of planes (..., Y, X).
+
+What is true is known only where somebody vouched for it. Objects do not care about that line::
+
+      1 1 | 7 7        labels: 1 was corrected inside the vouched area (left of the line),
+      1 1 | 7 7        7 is what the model said outside
+      2 2 | 0 0
+
+    1 goes on as 7 behind the line, so both are one object: its middle is at the line, not its
+    edge. 2 ends exactly at the line: nobody knows where its true edge is. :func:`join_outside`
+    tells both, so that a network learns neither a false edge nor a false middle.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unet.errors import LabelsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    Labels = NDArray[np.integer[Any]]
+    Mask = NDArray[np.bool_]
+    Box = tuple[int | tuple[int, ...], float, float, float, float]
+
+# A convex object cut by a box has at most half of its outline on the cut; one that was painted
+# by itself has all of it on the edge of what is vouched for.
+CUT_SHARE = (0.05, 0.6)
+SPECK_SHARE = 0.05  # a part smaller than this share of the largest is a slip of the brush
+
+
+def changed(base: Labels, now: Labels) -> Mask:
+    """Tell where labels differ from what they were.
+
+    Parameters
+    ----------
+    base, now : ndarray of int, shape (..., Y, X)
+        The labels before and after the person worked on them.
+
+    Returns
+    -------
+    ndarray of bool, same shape
+        True where the number is another one.
+
+    Raises
+    ------
+    LabelsError
+        If the shapes differ.
+    """
+    base, now = np.asarray(base), np.asarray(now)
+    _refuse_other_shape(now, base.shape, "labels before")
+    differs: Mask = base != now
+    return differs
+
+
+def count_changes(base: Labels, now: Labels) -> int:
+    """Count the objects that were added, removed or altered.
+
+    Parameters
+    ----------
+    base, now : ndarray of int, shape (..., Y, X)
+        The labels before and after the person worked on them.
+
+    Returns
+    -------
+    int
+        Objects with at least one pixel more or less than before.
+
+    Raises
+    ------
+    LabelsError
+        If the shapes differ.
+    """
+    differs = changed(base, now)
+    ids = np.union1d(np.asarray(base)[differs], np.asarray(now)[differs])
+    return int(np.count_nonzero(ids))
+
+
+def vouched(shape: tuple[int, ...], boxes: Iterable[Box] = (), touched: Mask | None = None) -> Mask:
+    """Put together what the person vouched for.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the labels (..., Y, X).
+    boxes : iterable of (plane, y0, x0, y1, x1)
+        Checked boxes: pixels y0 <= y < y1 and x0 <= x < x1 of the plane, an index of the axes
+        before Y (an int, or a tuple of one int per axis; () for a single plane). What lies
+        beyond the image is cut off.
+    touched : ndarray of bool, same shape as the labels, optional
+        Painted pixels that count as well.
+
+    Returns
+    -------
+    ndarray of bool, shape ``shape``
+        True where the labels are the truth; what is 0 there is background.
+
+    Raises
+    ------
+    LabelsError
+        If a box lies in a plane that does not exist, or ``touched`` has another shape.
+    """
+    mask = np.zeros(shape, bool)
+    for plane, y0, x0, y1, x1 in boxes:
+        index: tuple[int, ...] = plane if isinstance(plane, tuple) else (plane,)
+        lead = shape[: len(shape) - 2]
+        if len(index) != len(lead) or any(not 0 <= i < n for i, n in zip(index, lead, strict=True)):
+            raise LabelsError(
+                f"A checked box lies in plane {index}, but the labels have planes {lead}. "
+                "Delete the box and draw it again."
+            )
+        rows, columns = (slice(max(0, round(a)), max(0, round(b))) for a, b in ((y0, y1), (x0, x1)))
+        where: tuple[int | slice, ...] = (*index, rows, columns)
+        mask[where] = True
+    if touched is not None:
+        _refuse_other_shape(touched, shape, "labels")
+        mask |= touched
+    return mask
+
+
+def keep_vouched(new: Labels, old: Labels, mask: Mask) -> Labels:
+    """Put what was vouched for in older labels into newer ones.
+
+    Parameters
+    ----------
+    new : ndarray of int, shape (..., Y, X)
+        Labels of a later run.
+    old : ndarray of int, same shape
+        The labels the person worked on.
+    mask : ndarray of bool, same shape
+        Where the older labels are the truth.
+
+    Returns
+    -------
+    ndarray of int, dtype of ``new`` or wider
+        The older labels where they are vouched for, under their own numbers; elsewhere the newer
+        ones, under the number of the vouched object they belong to, or else a free one.
+
+    Raises
+    ------
+    LabelsError
+        If the shapes differ.
+    """
+    new, old = np.asarray(new), np.asarray(old)
+    _refuse_other_shape(old, new.shape, "new labels")
+    _refuse_other_shape(mask, new.shape, "new labels")
+    free = int(old[mask].max(initial=0)) + 1
+    ids = np.unique(new[~mask & (new > 0)]).astype(np.int64)
+    numbers = np.zeros(int(new.max(initial=0)) + 1, np.int64)
+    numbers[ids] = np.arange(free, free + len(ids))
+    inside = mask & (new > 0)
+    for number, owner in _most_frequent(new[inside], old[inside]).items():
+        if owner and numbers[number]:
+            numbers[number] = owner
+    result = np.where(mask, old, numbers[np.where(mask, 0, new)])
+    return result.astype(_wide_enough(new.dtype, int(result.max(initial=0))), copy=False)
+
+
+def join_outside(labels: Labels, mask: Mask) -> tuple[NDArray[np.int32], Mask]:
+    """Let vouched objects go on outside, and tell which are cut at the edge of the area.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X) or (Z, Y, X)
+        The truth where vouched for, elsewhere what a model or nobody said.
+    mask : ndarray of bool, same shape
+        Where the labels are vouched for.
+
+    Returns
+    -------
+    joined : ndarray of int32
+        The objects under new numbers: every connected part is an object of its own, also where
+        two share a number, and what meets along the edge of the area is one object.
+    cut : ndarray of bool
+        Vouched pixels of objects that end exactly where the area ends, so that their true
+        extent is unknown.
+
+    Raises
+    ------
+    LabelsError
+        If the shapes differ.
+    """
+    _refuse_other_shape(mask, labels.shape, "labels")
+    inside = separate_parts(np.where(mask, labels, 0))
+    outside = separate_parts(np.where(mask, 0, labels))
+    joined = np.where(outside > 0, outside + inside.max(initial=0), inside).astype(np.int32)
+    ours, theirs = _across_the_edge(joined, mask)
+    touching = (ours > 0) & (theirs > 0)
+    numbers = np.arange(joined.max(initial=0) + 1, dtype=np.int32)
+    for other, own in _most_frequent(theirs[touching], ours[touching]).items():
+        numbers[other] = own
+    joined = numbers[joined]
+    return joined, _cut_objects(joined, mask)
+
+
+def separate_parts(labels: Labels) -> NDArray[np.int32]:
+    """Give every connected part of an object a number of its own.
+
+    A brush that keeps its number from nucleus to nucleus paints many objects as one. Specks far
+    smaller than the largest part of an object stay with it.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X) or (Z, Y, X)
+        Instance labels, 0 is background.
+
+    Returns
+    -------
+    ndarray of int32, same shape
+        Labels 1..n; parts that meet only at a corner are apart.
+    """
+    from skimage.measure import label
+
+    parts = np.asarray(label(labels, background=0, connectivity=1), np.int32)
+    sizes = np.bincount(parts.ravel())
+    owners = np.zeros(len(sizes), np.int64)
+    owners[parts.ravel()] = np.asarray(labels).ravel()
+    by_size = np.argsort(sizes, kind="stable")
+    largest = {int(owners[part]): int(part) for part in by_size}  # the last one stays
+    leaders = np.array([largest[int(owner)] for owner in owners], np.int32)
+    is_speck = sizes < SPECK_SHARE * sizes[leaders]
+    kept: Labels = np.where(is_speck, leaders, np.arange(len(sizes)))[parts]
+    return renumber(kept).astype(np.int32)
+
+
+def merge_objects(labels: Labels, ids: Sequence[int]) -> Labels:
+    """Make one object of several.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        Instance labels.
+    ids : sequence of int
+        Two or more objects; the first gives its number.
+
+    Returns
+    -------
+    ndarray of int
+        New labels.
+
+    Raises
+    ------
+    LabelsError
+        If an object is not there, or fewer than two are named.
+    """
+    if len(set(ids)) < 2:
+        raise LabelsError(f"Got {len(set(ids))} object to merge. Choose two or more.")
+    _refuse_missing(labels, ids)
+    return np.where(np.isin(labels, ids), labels.dtype.type(ids[0]), labels)
+
+
+def delete_objects(labels: Labels, ids: Sequence[int]) -> Labels:
+    """Turn objects into background.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        Instance labels.
+    ids : sequence of int
+        The objects to delete.
+
+    Returns
+    -------
+    ndarray of int
+        New labels.
+
+    Raises
+    ------
+    LabelsError
+        If an object is not there.
+    """
+    _refuse_missing(labels, ids)
+    return np.where(np.isin(labels, ids), labels.dtype.type(0), labels)
+
+
+def split_object(labels: Labels, number: int, points: Sequence[tuple[int, ...]]) -> Labels:
+    """Cut an object into as many parts as points were set in it.
+
+    The cut runs where the object is narrow: a watershed on the distance to its edge, which
+    starts at the points.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (..., Y, X)
+        Instance labels.
+    number : int
+        The object.
+    points : sequence of tuple of int
+        Two or more pixels of the object, as indices into ``labels``.
+
+    Returns
+    -------
+    ndarray of int, dtype of ``labels`` or wider
+        New labels; the part of the first point keeps the number, the others get free ones.
+
+    Raises
+    ------
+    LabelsError
+        If the object is not there, or there are fewer than two different points in it.
+    """
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    _refuse_missing(labels, [number])
+    mine = labels == number
+    seeds = sorted(set(points), key=list(points).index)
+    if len(seeds) < 2 or not all(mine[point] for point in seeds):
+        raise LabelsError(
+            f"Object {number} cannot be split at {len(seeds)} points {seeds}. Set two or more "
+            "points inside of it, one for each part."
+        )
+    markers = np.zeros(labels.shape, np.int32)
+    for part, point in enumerate(seeds, start=1):
+        markers[point] = part
+    parts = watershed(-ndimage.distance_transform_edt(mine), markers, mask=mine)
+    first_free = int(labels.max()) + 1
+    result = labels.astype(_wide_enough(labels.dtype, first_free + len(seeds)))
+    for part in range(2, len(seeds) + 1):
+        result[parts == part] = first_free + part - 2
+    return result
+
+
+def renumber(labels: Labels) -> Labels:
+    """Give the objects the numbers 1..n without a gap, in the order they have.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        Instance labels, 0 is background.
+
+    Returns
+    -------
+    ndarray of int
+        New labels of the same dtype.
+    """
+    ids, at = np.unique(labels, return_inverse=True)
+    numbers = np.cumsum(ids > 0)
+    return numbers[at].reshape(labels.shape).astype(labels.dtype)
+
+
+def _most_frequent(keys: Labels, values: Labels) -> dict[int, int]:
+    """For each key, the value it most often stands beside."""
+    if not keys.size:
+        return {}
+    pairs, counts = np.unique(np.stack([keys, values]), axis=1, return_counts=True)
+    order = np.argsort(counts, kind="stable")  # the most frequent is written last
+    return {int(key): int(value) for key, value in pairs[:, order].T}
+
+
+def _across_the_edge(labels: Labels, mask: Mask) -> tuple[Labels, Labels]:
+    """Labels of neighbours of which the first is vouched for and the second is not."""
+    ours, theirs = [], []
+    for axis in range(labels.ndim):
+        ahead = (slice(None),) * axis + (slice(1, None),)
+        behind = (slice(None),) * axis + (slice(None, -1),)
+        for one, other in ((ahead, behind), (behind, ahead)):
+            at_edge = mask[one] & ~mask[other]
+            ours.append(labels[one][at_edge])
+            theirs.append(labels[other][at_edge])
+    return np.concatenate(ours), np.concatenate(theirs)
+
+
+def _cut_objects(joined: Labels, mask: Mask) -> Mask:
+    """Vouched pixels of the objects of which a part of the outline, not all, is the edge."""
+    ours, theirs = _across_the_edge(joined, mask)
+    count = int(joined.max(initial=0)) + 1
+    at_edge = np.bincount(ours[ours != theirs], minlength=count)
+    outline = _outline_lengths(joined, count)
+    share = at_edge / np.maximum(outline, 1)
+    is_cut = (share > CUT_SHARE[0]) & (share <= CUT_SHARE[1])
+    is_cut[0] = False
+    cut: Mask = is_cut[joined] & mask
+    return cut
+
+
+def _outline_lengths(labels: Labels, count: int) -> NDArray[np.int64]:
+    """Pixel sides of each object that face another label."""
+    lengths = np.zeros(count, np.int64)
+    for axis in range(labels.ndim):
+        ahead = labels[(slice(None),) * axis + (slice(1, None),)]
+        behind = labels[(slice(None),) * axis + (slice(None, -1),)]
+        differs = ahead != behind
+        for side in (ahead, behind):
+            lengths += np.bincount(side[differs], minlength=count)
+    return lengths
+
+
+def _wide_enough(dtype: np.dtype[Any], largest: int) -> np.dtype[Any]:
+    """Return the dtype, or int32 or int64 where the largest number does not fit."""
+    for kind in (dtype, np.dtype(np.int32)):
+        if largest <= np.iinfo(kind).max:
+            return kind
+    return np.dtype(np.int64)
+
+
+def _refuse_missing(labels: Labels, ids: Sequence[int]) -> None:
+    """Raise if an object is not in the labels."""
+    present = set(np.unique(labels).tolist()) - {0}
+    missing = [number for number in ids if number not in present]
+    if missing:
+        raise LabelsError(
+            f"Object {missing[0]} is not in the labels. Choose one of the "
+            f"{len(present)} objects that are there."
+        )
+
+
+def _refuse_other_shape(array: NDArray[Any], shape: tuple[int, ...], what: str) -> None:
+    """Raise unless an array has the shape of what it belongs to."""
+    if array.shape != shape:
+        raise LabelsError(
+            f"An array of shape {array.shape} does not belong to {what} of shape {shape}. "
+            "Give arrays of one shape."
+        )
