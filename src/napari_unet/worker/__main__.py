@@ -1,0 +1,304 @@
+"""The process that computes: ``python -m napari_unet.worker``.
+
+It reads requests from standard input, runs one job at a time and writes events to standard
+output. A thread of its own listens to the input, so that Cancel and Stop are heard during a job
+and the process ends at once when the window is gone, however it went. Only events go to the
+standard output: it is put aside first, and whatever libraries print goes to standard error.
+
+What the jobs are is told by a module with the functions ``prepare``, ``explain`` and ``tidy`` and
+the table ``JOBS``: :mod:`napari_unet.worker.jobs`, or another one in tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import faulthandler
+import importlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from napari_unet.errors import Cancelled, UnetError, WorkerError
+from napari_unet.runs.progress import Job, Note, Progress, StepDone, TileDone, drive
+from napari_unet.worker import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_unet.worker.protocol import Array
+
+NICENESS = 5
+PARENT_CHECK_S = 1.0
+SHORTEST_PAUSE_S = 0.03
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a job gets beside its parameters.
+
+    ``arrays`` are read-only; arrays of the result may be made as files in ``folder``;
+    ``is_stopped`` tells that the person wants the best result so far, now.
+    """
+
+    arrays: dict[str, Array]
+    folder: Path
+    is_stopped: Callable[[], bool]
+
+
+class Jobs(Protocol):
+    """What a module of jobs offers."""
+
+    JOBS: dict[str, Callable[..., Job[dict[str, Any]]]]
+
+    def prepare(self) -> str:
+        """Import and warm up what the jobs need; return the description of the device."""
+
+    def explain(self, error: BaseException) -> str | None:
+        """Put an error that is not a defect into a sentence; None for a defect."""
+
+    def tidy(self) -> None:
+        """Give memory back after a job."""
+
+
+class Inbox:
+    """The requests of the window, in order; Cancel and Stop overtake them."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._requests: SimpleQueue[protocol.Request] = SimpleQueue()
+        self._cancelled: set[int] = set()
+        self._stopped: set[int] = set()
+
+    def next(self) -> protocol.Request:
+        """Wait for the next request."""
+        return self._requests.get()
+
+    def is_cancelled(self, request: int) -> bool:
+        """Say if a job was cancelled."""
+        return request in self._cancelled
+
+    def is_stopped(self, request: int) -> bool:
+        """Say if a job is to end early."""
+        return request in self._stopped
+
+    def listen(self) -> None:
+        """Take requests until the window closes its end; then end the process."""
+        for line in iter(self._stream.readline, b""):
+            try:
+                message = protocol.decode_request(line)
+            except ValueError as error:
+                sys.stderr.write(f"{error}\n")
+                continue
+            if isinstance(message, protocol.Cancel):
+                self._cancelled.add(message.id)
+            elif isinstance(message, protocol.Stop):
+                self._stopped.add(message.id)
+            else:
+                self._requests.put(message)
+        os._exit(0)
+
+
+class Outbox:
+    """The events for the window."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def send(self, event: protocol.Event) -> None:
+        """Write one event; without a window to read it, the process ends."""
+        try:
+            self._stream.write(protocol.encode(event))
+            self._stream.flush()
+        except OSError:
+            os._exit(0)
+
+
+class Reporter:
+    """Turns the progress of one job into events, not more often than they can be seen."""
+
+    def __init__(self, request: int, outbox: Outbox) -> None:
+        self._request = request
+        self._outbox = outbox
+        self._started = time.monotonic()
+        self._last_tile = -SHORTEST_PAUSE_S
+
+    def report(self, progress: Progress) -> None:
+        """Send a progress; a tile that follows close on another one is left out."""
+        if isinstance(progress, TileDone):
+            self._report_tile(progress)
+        elif isinstance(progress, StepDone):
+            self._send("step", **vars(progress))
+        elif isinstance(progress, Note):
+            self._send("note", text=progress.text)
+
+    def _report_tile(self, tile: TileDone) -> None:
+        passed = time.monotonic() - self._started
+        if tile.done < tile.total and passed - self._last_tile < SHORTEST_PAUSE_S:
+            return
+        self._last_tile = passed
+        left = passed / tile.done * (tile.total - tile.done) if tile.done else None
+        fraction = tile.done / tile.total if tile.total else 1.0
+        self._send("tile", fraction=fraction, seconds_left=left, **vars(tile))
+
+    def _send(self, kind: Any, **values: Any) -> None:
+        self._outbox.send(protocol.Progress(self._request, kind, **values))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until the window closes the standard input.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the command line, if not given.
+    """
+    parser = argparse.ArgumentParser(prog="napari_unet.worker")
+    parser.add_argument("--jobs", default="napari_unet.worker.jobs")
+    chosen = parser.parse_args(arguments)
+    outbox = Outbox(_put_standard_output_aside())
+    _behave()
+    inbox = Inbox(sys.stdin.buffer)
+    threading.Thread(target=inbox.listen, name="listen", daemon=True).start()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    try:
+        jobs: Jobs = importlib.import_module(chosen.jobs)
+        outbox.send(protocol.Ready(jobs.prepare()))
+        while True:
+            carry_out(inbox.next(), jobs, inbox, outbox)
+    except BaseException:  # noqa: BLE001 - the window shows the last line of it
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # an orderly end would wait for the thread that listens
+
+
+def carry_out(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbox) -> None:
+    """Run a job to its end, whatever the end is, and tell the window.
+
+    Parameters
+    ----------
+    request : Request
+        What to do.
+    jobs : module
+        Has the jobs.
+    inbox, outbox : Inbox, Outbox
+        Both directions to the window.
+    """
+    try:
+        event = _run(request, jobs, inbox, outbox)
+    except Cancelled:
+        event = protocol.Cancelled(request.id)
+    except UnetError as error:
+        event = protocol.Failed(request.id, str(error), is_expected=True)
+    except BaseException as error:  # noqa: BLE001 - the edge of the process: all is told
+        event = _failed(request, error, jobs.explain(error))
+    _remove(request.arrays.values())
+    jobs.tidy()
+    outbox.send(event)
+
+
+def _run(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbox) -> protocol.Event:
+    """Run a job and store the arrays of its result."""
+    if request.job not in jobs.JOBS:
+        raise WorkerError(f"There is no job {request.job!r}. Restart napari after an update.")
+    folder = Path(request.folder)
+    arrays = {name: protocol.open_array(path) for name, path in request.arrays.items()}
+    call = Call(arrays, folder, lambda: inbox.is_stopped(request.id))
+    values = drive(
+        jobs.JOBS[request.job](call, **request.parameters),
+        progress=Reporter(request.id, outbox).report,
+        cancel=lambda: inbox.is_cancelled(request.id),
+    )
+    stored = {
+        name: _store(name, value, folder)
+        for name, value in values.items()
+        if isinstance(value, np.ndarray)
+    }
+    plain = {name: value for name, value in values.items() if name not in stored}
+    return protocol.Done(request.id, plain, stored)
+
+
+def _store(name: str, array: Array, folder: Path) -> str:
+    """Return the file of an array, written now unless it was made as a file."""
+    if isinstance(array, np.memmap) and array.filename is not None:
+        path = Path(array.filename)
+        if path.parent == folder:
+            return str(path)
+    path = folder / f"{name}.npy"
+    np.save(path, array, allow_pickle=False)
+    return str(path)
+
+
+def _failed(
+    request: protocol.Request, error: BaseException, sentence: str | None
+) -> protocol.Failed:
+    """Tell an error that is not one of ours."""
+    sentence = sentence or _explain(error)
+    if sentence is not None:
+        return protocol.Failed(request.id, sentence, is_expected=True)
+    first_line = next(iter(str(error).splitlines()), "")
+    message = f"{type(error).__name__}: {first_line}".removesuffix(": ")
+    trace = "".join(traceback.format_exception(error))
+    return protocol.Failed(request.id, message, is_expected=False, traceback=trace)
+
+
+def _explain(error: BaseException) -> str | None:
+    """Put a lack of memory or disk into a sentence."""
+    if isinstance(error, MemoryError):
+        return (
+            "The memory of this computer does not suffice. "
+            "Use a smaller image or tile, or close other programs."
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"The disk is full; the temporary folder is {tempfile.gettempdir()}. "
+            "Free some space or set TMPDIR to another folder, then start napari again."
+        )
+    return None
+
+
+def _remove(paths: Any) -> None:
+    """Remove files as far as the system lets us; the window removes the rest with its folder."""
+    for path in paths:
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError:
+            continue
+
+
+def _put_standard_output_aside() -> IO[bytes]:
+    """Keep the standard output for events; what others print goes to standard error."""
+    events = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return events
+
+
+def _behave() -> None:
+    """Leave Ctrl+C to the window, the processor first to the window, and say where we crash."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    faulthandler.enable()
+
+
+def _end_with_parent() -> None:
+    """End the process when its parent has gone; a forked sibling may keep our input open."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
