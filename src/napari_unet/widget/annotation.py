@@ -1,0 +1,156 @@
+"""One labels layer under correction: the image it labels, the edits, the checked regions.
+
+This is the person's side of the loop. From it come the samples a network learns from, and what
+of an older labelling must survive in a newer one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_unet.arrays.corrections import keep_vouched
+from napari_unet.widget.edits import Edits
+from napari_unet.widget.layers import METADATA_KEY, labels_layer_axes
+from napari_unet.widget.regions import Regions
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from napari_unet.widget.channels import Gathered, Subject
+
+
+class Annotation(QObject):
+    """What the person vouches for in one labels layer.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        The viewer the layer is in.
+    labels : napari.layers.Labels
+        The layer; its present labels are taken as uncorrected.
+    subject : Subject or None
+        The image the labels belong to, if known.
+
+    Attributes
+    ----------
+    strokes_count : bool
+        Whether painted pixels are vouched for even outside of checked regions.
+    token : str or None
+        Names the kept probability the labels came from, as long as the worker has it.
+    token_plane : dict of str to int
+        The plane that probability belongs to, by slider axis; empty for the whole image.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        labels: Labels,
+        subject: Subject | None,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.labels = labels
+        self.subject = subject
+        self.token: str | None = None
+        self.token_plane: dict[str, int] = {}
+        self.strokes_count = True
+        self.edits = Edits(labels, self)
+        self.regions = Regions(viewer, labels, self)
+        self.edits.count_changed.connect(lambda _: self.changed.emit())
+        self.regions.changed.connect(self.changed)
+
+    @property
+    def labels_axes(self) -> str:
+        """The axes of the labels layer, e.g. ``"ZYX"``."""
+        return labels_layer_axes(self.labels)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the person neither painted nor vouched for anything here."""
+        return not self.edits.touched.any() and not self.edits.any() and not self.regions.count
+
+    def planes(self) -> list[tuple[int, ...]]:
+        """List the planes (indices of the slider axes) with something vouched for."""
+        planes = self.regions.planes()
+        if self.strokes_count:
+            planes |= self.edits.touched_planes()
+        return sorted(planes)
+
+    def vouched(self, plane: tuple[int, ...]) -> np.ndarray:
+        """Return what the person vouches for in a plane: bool, shape (Y, X)."""
+        mask = self.regions.mask(plane)
+        return mask | self.edits.touched[plane] if self.strokes_count else mask
+
+    def samples(self, gathered: Gathered) -> list[dict[str, Any]]:
+        """Take what the person vouched for as training samples, one for each plane.
+
+        Parameters
+        ----------
+        gathered : Gathered
+            The image as the network sees it.
+
+        Returns
+        -------
+        list of dict
+            Arrays ``image`` (lazy where the layer is), ``labels``, ``labelled``, ``changed``
+            and the image's ``axes``. Labels are copied, so the person may go on painting.
+        """
+        axes = self.labels_axes
+        return [
+            {
+                "image": _plane_of_image(gathered, axes, plane),
+                "axes": "".join(a for a in gathered.axes if a in "CYX"),
+                "labels": np.array(self.labels.data[plane]),
+                "labelled": self.vouched(plane),
+                "changed": self.edits.changed(plane),
+            }
+            for plane in self.planes()
+        ]
+
+    def carry_over(self, older: Annotation) -> None:
+        """Let what the person vouched for in an older labelling stand in this one, too.
+
+        The checked regions move here; the labels inside them and under painted strokes are the
+        person's. The older layer keeps its labels as they are.
+        """
+        self.strokes_count = older.strokes_count
+        for plane in older.planes():
+            self.labels.data[plane] = keep_vouched(
+                np.asarray(self.labels.data[plane]),
+                np.asarray(older.labels.data[plane]),
+                older.vouched(plane),
+            )
+        self.edits.adopt(older.edits)
+        self.regions.adopt(older.regions)
+        self.labels.refresh()
+
+    def close(self) -> None:
+        """Stop following the layers."""
+        self.edits.close()
+        self.regions.close()
+
+    def describe(self) -> str:
+        """Say in one line what the person did."""
+        edits, regions = self.edits.count, self.regions.count
+        return (
+            f"{edits} object{'s' * (edits != 1)} corrected, "
+            f"{regions} region{'s' * (regions != 1)} checked"
+        )
+
+
+def labels_metadata(axes: str, image: str, model: str) -> dict[str, Any]:
+    """Return what a labels layer keeps about itself."""
+    return {METADATA_KEY: {"axes": axes, "image": image, "model": model}}
+
+
+def _plane_of_image(gathered: Gathered, labels_axes: str, plane: tuple[int, ...]) -> Any:
+    """Return the image (C, Y, X in its own order) at a plane of the labels' slider axes."""
+    at = dict(zip(labels_axes, plane, strict=False))
+    index = tuple(slice(None) if axis in "CYX" else at.get(axis, 0) for axis in gathered.axes)
+    return gathered.array[index]

@@ -1,0 +1,124 @@
+"""What the person changed in a labels layer since it was made.
+
+napari tells of a stroke by a ``paint`` event, but of undo and redo not at all. So the event
+only marks where something may have changed; whether it did is the difference to a copy of the
+labels as they were.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_unet.arrays.corrections import changed, count_changes
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+RECOUNT_MS = 150
+
+
+class Edits(QObject):
+    """Follows the corrections of one labels layer.
+
+    Parameters
+    ----------
+    layer : napari.layers.Labels
+        The layer to follow; its present data are taken as uncorrected.
+
+    Attributes
+    ----------
+    base : ndarray of int
+        The labels as they were.
+    touched : ndarray of bool
+        Pixels the person painted over, whether or not that changed them.
+    """
+
+    count_changed = Signal(int)
+
+    def __init__(self, layer: Labels, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.layer = layer
+        self.count = 0
+        self._recount = QTimer(self, singleShot=True, interval=RECOUNT_MS)
+        self._recount.timeout.connect(self._count)
+        layer.events.paint.connect(self._on_paint)
+        layer.events.set_data.connect(self._on_set_data)
+        self.restart()
+
+    def restart(self, base: np.ndarray | None = None) -> None:
+        """Take given labels, or else the layer's present ones, as the uncorrected ones."""
+        self.base = np.array(self.layer.data if base is None else base)
+        self.touched = np.zeros(self.base.shape, dtype=bool)
+        self._planes: set[tuple[int, ...]] = set()
+        self._set_count(0)
+
+    def adopt(self, older: Edits) -> None:
+        """Take over what was painted in an older labelling of the same image."""
+        self.touched |= older.touched
+        self._planes |= older._planes
+        self._recount.start()
+
+    def touched_planes(self) -> set[tuple[int, ...]]:
+        """Return the planes (indices of the slider axes) where the person painted."""
+        return set(self._planes)
+
+    def close(self) -> None:
+        """Stop following the layer."""
+        self._recount.stop()
+        self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.set_data.disconnect(self._on_set_data)
+
+    def any(self) -> bool:
+        """Tell whether the labels differ from what they were, counted now."""
+        self._count()
+        return self.count > 0
+
+    def changed(self, plane: tuple[int, ...]) -> np.ndarray:
+        """Return where one plane (index of the slider axes) differs from what it was (bool)."""
+        return changed(self.base[plane], np.asarray(self.layer.data[plane]))
+
+    def _on_paint(self, event: Any) -> None:
+        for atom in event.value:
+            if hasattr(atom, "slice_key"):  # napari >= 0.8
+                region = self.touched[atom.slice_key]
+                region[... if atom.mask is None else atom.mask] = True
+                self._note_planes(atom.slice_key)
+            else:
+                self.touched[atom[0]] = True
+                self._note_planes(atom[0])
+        self._recount.start()
+
+    def _on_set_data(self, event: Any = None) -> None:
+        if self._planes:
+            self._recount.start()
+
+    def _note_planes(self, key: Any) -> None:
+        """Remember which planes a change touched."""
+        lead = self.base.ndim - 2
+        if not lead:
+            self._planes.add(())
+            return
+        marked = np.zeros(self.base.shape[:lead], dtype=bool)
+        key = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(part, np.ndarray) for part in key):
+            marked[tuple(key[:lead])] = True
+        else:
+            marked[tuple(part for part in key if part is not Ellipsis)[:lead]] = True
+        self._planes.update(tuple(int(i) for i in index) for index in np.argwhere(marked))
+
+    def _count(self) -> None:
+        if self.base.shape != np.shape(self.layer.data):
+            self._set_count(1)  # the person put other data in: all of it is a correction
+            return
+        planes = list(self._planes)
+        self._set_count(
+            sum(count_changes(self.base[p], np.asarray(self.layer.data[p])) for p in planes)
+        )
+
+    def _set_count(self, count: int) -> None:
+        if count != self.count:
+            self.count = count
+            self.count_changed.emit(count)

@@ -1,0 +1,149 @@
+"""Export: leave with masks that other programs open at the right size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magicgui.widgets import ComboBox, Container, PushButton
+from qtpy.QtWidgets import QFileDialog
+from superqt.utils import create_worker
+
+from napari_unet.errors import UnetError
+from napari_unet.settings import ExportSettings
+from napari_unet.widget.fields import column, help_of, named, problem_line, show_problem, text_line
+from napari_unet.widget.layers import from_layer_shape, pixel_size
+from napari_unet.widget.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+FORMATS = {
+    "OME-TIFF": ("ome-tiff", ".ome.tif"),
+    "ImageJ TIFF": ("imagej-tiff", ".tif"),
+    "PNG": ("png", ".png"),
+}
+KINDS = {"objects (1, 2, 3 …)": "instance", "classes": "semantic", "foreground (0, 255)": "binary"}
+
+
+class ExportPanel:
+    """The fifth section of the dock.
+
+    Parameters
+    ----------
+    session : Session
+        The state the panels share.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.what = text_line("export_summary", "")
+        self.format = named(
+            ComboBox(label="Format", choices=list(FORMATS)),
+            "export_format",
+            help_of(ExportSettings, "format"),
+        )
+        self.kind = named(
+            ComboBox(label="Values", choices=list(KINDS)),
+            "export_kind",
+            help_of(ExportSettings, "kind"),
+        )
+        self.problem = problem_line("export_format")
+        self.export = named(
+            PushButton(text="Export mask…", label=""),
+            "export",
+            "Write the labels at hand to a file, with their pixel size and axes.",
+        )
+        self.container: Container = column(
+            self.what, self.format, self.problem, self.kind, self.export
+        )
+        self.export.changed.connect(self.ask_and_export)
+        self.format.changed.connect(self._show)
+        session.labels_changed.connect(self._show)
+        self._show()
+
+    def ask_and_export(self) -> None:
+        """Ask where to, then export."""
+        layer = self._session.labels
+        if layer is None:
+            return
+        ending = FORMATS[self.format.value][1]
+        proposal = str(self._folder(layer) / f"{layer.name}{ending}")
+        path, _ = QFileDialog.getSaveFileName(
+            self.container.native, "Export mask", proposal, f"{self.format.value} (*{ending})"
+        )
+        if path:
+            self.export_to(path if Path(path).suffix else path + ending)
+
+    def export_to(self, path: str | Path) -> None:
+        """Write the labels at hand to a file, in a thread, so that the window stays alive.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; an existing one is replaced only when the new one is complete.
+        """
+        layer = self._session.labels
+        if layer is None:
+            return
+        labels, axes = from_layer_shape(layer)
+        sizes, unit = pixel_size(layer)
+        worker = create_worker(
+            _write,
+            labels.copy(),
+            path,
+            settings=ExportSettings(
+                format=FORMATS[self.format.value][0], kind=KINDS[self.kind.value]
+            ),
+            axes=axes,
+            pixel_size_um=sizes if unit == "um" else None,
+        )
+        worker.returned.connect(lambda written: self._session.tell(f"Mask written to {written}."))
+        worker.errored.connect(self._on_error)
+        self.export.enabled = False
+        worker.finished.connect(self._show)
+        self._session.tell("Writing the mask…")
+        worker.start()
+
+    def _on_error(self, error: Exception) -> None:
+        if not isinstance(error, UnetError):
+            raise error
+        self._session.tell(str(error), warn=True)
+
+    def _folder(self, layer: Labels) -> Path:
+        """Return the folder of the image the labels belong to, else the home folder."""
+        subject = self._session.annotation(layer).subject
+        source = subject.image.source.path if subject is not None else None
+        return Path(source).parent if source else Path.home()
+
+    def _show(self) -> None:
+        layer = self._session.labels
+        problem = None
+        if layer is not None and self.format.value == "PNG" and layer.ndim > 2:
+            problem = "PNG holds one plane. Choose a TIFF format for a stack."
+        wrong = show_problem(self.problem, problem)
+        self.export.enabled = layer is not None and not wrong
+        self.what.value = "No labels yet." if layer is None else _describe(layer)
+
+
+def _write(labels, path, *, settings, axes, pixel_size_um):
+    """Export in a thread: the heavy imports and the writing happen here."""
+    from napari_unet.files.masks import export_labels
+
+    return export_labels(
+        labels,
+        path,
+        format=settings.format,
+        kind=settings.kind,
+        axes=axes,
+        pixel_size_um=pixel_size_um,
+    )
+
+
+def _describe(layer: Labels) -> str:
+    """Say what will be written."""
+    sizes, unit = pixel_size(layer)
+    unit = "µm" if unit == "um" else "pixel units"
+    size = " x ".join(f"{s:.4g}" for s in sizes)
+    shape = " x ".join(str(n) for n in layer.data.shape)
+    return f"{layer.name}: {shape}, {size} {unit} per pixel."

@@ -1,0 +1,273 @@
+"""Segment: choose an image, map its channels, get labels; re-label without the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import CheckBox, ComboBox, Container, FloatSlider, PushButton, SpinBox
+from qtpy.QtCore import QTimer
+
+from napari_unet.settings import InstanceSettings, SegmentSettings
+from napari_unet.widget.channels import ChannelSource, Subject, default_sources, list_sources
+from napari_unet.widget.fields import (
+    choice,
+    column,
+    help_of,
+    named,
+    problem_line,
+    show_problem,
+)
+from napari_unet.widget.layers import guess_layer_axes, possible_axes, shown_index
+from napari_unet.widget.segmenter import Segmenter
+from napari_unet.widget.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+ALL_PLANES, SHOWN_PLANE = "all planes", "only the plane shown"
+RELABEL_MS = 200
+AXIS_NAMES = {"T": "time", "Z": "z", "C": "channel", "Y": "y", "X": "x"}
+
+
+class SegmentPanel:
+    """The second section of the dock.
+
+    Parameters
+    ----------
+    session : Session
+        The state the panels share.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._segmenter = Segmenter(session)
+        self.image = choice("image", "Image", "The image layer to label.", self.images)
+        self.image_problem = problem_line("image")
+        self.axes = ComboBox(label="Axes", choices=self._axes_choices)
+        named(self.axes, "axes", "What the axes of the image are. Change it if it was misread.")
+        self.channel_rows = Container(widgets=[], labels=True, label="")
+        self.channel_rows.margins = (0, 0, 0, 0)
+        self.planes = ComboBox(label="Planes", choices=[ALL_PLANES, SHOWN_PLANE])
+        named(self.planes, "planes", "Label the whole stack, or just the plane you look at.")
+        self.invert = CheckBox(text="Dark objects on a bright background", label="")
+        named(self.invert, "invert", help_of(SegmentSettings, "invert"))
+        self.segment = PushButton(text="Segment", label="")
+        named(self.segment, "segment", "Label the image with the model, in a layer of its own.")
+        self.threshold = FloatSlider(label="Threshold", min=0.05, max=0.95, step=0.01, value=0.5)
+        named(self.threshold, "threshold", help_of(InstanceSettings, "threshold"))
+        self.min_size = SpinBox(label="Smallest (px)", min=0, max=1_000_000, value=20)
+        named(self.min_size, "min_size", help_of(InstanceSettings, "min_size"))
+        self.split = CheckBox(text="Split touching objects", label="", value=True)
+        named(self.split, "split", help_of(InstanceSettings, "split"))
+        self.tile_px = SpinBox(label="Tile (px)", min=0, max=8192, step=16, value=0)
+        named(self.tile_px, "tile_px", help_of(SegmentSettings, "tile_px"))
+        self.tile_problem = problem_line("tile_px")
+        self.container: Container = column(
+            self.image,
+            self.image_problem,
+            self.axes,
+            self.channel_rows,
+            self.planes,
+            self.invert,
+            self.segment,
+            self.threshold,
+            self.min_size,
+            self.split,
+        )
+        self.advanced: Container = column(self.tile_px, self.tile_problem)
+        self._relabel_timer = QTimer(
+            self.container.native, singleShot=True, interval=RELABEL_MS, timeout=self.relabel
+        )
+        self._connect()
+
+    def _connect(self) -> None:
+        session, layers = self._session, self._session.viewer.layers
+        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
+            event.connect(self._on_layers)
+        layers.selection.events.active.connect(self._on_active)
+        self.image.changed.connect(self._on_image)
+        self.axes.changed.connect(self._rebuild_channels)
+        self.segment.changed.connect(self.run)
+        self.tile_px.changed.connect(self.validate)
+        for control in (self.threshold, self.min_size, self.split):
+            control.changed.connect(self._on_objects_setting)
+        session.model_changed.connect(self._on_model)
+        session.busy_changed.connect(self.validate)
+        self._on_image()
+
+    # -- what the fields say ------------------------------------------------------------------
+
+    def images(self) -> list[Image]:
+        """List the image layers that are open."""
+        from napari.layers import Image
+
+        return [layer for layer in self._session.viewer.layers if isinstance(layer, Image)]
+
+    def subject(self) -> Subject | None:
+        """Return the image as the network is to see it, or None if no image is chosen."""
+        image = self.image.value
+        if image is None or self.axes.value is None:
+            return None
+        picked = tuple(row.value for row in self.channel_rows)
+        return Subject(image, self.axes.value, picked, bool(self.invert.value))
+
+    def instance_settings(self) -> InstanceSettings:
+        """Return how objects are to be found."""
+        return InstanceSettings(
+            threshold=round(float(self.threshold.value), 3),
+            min_size=self.min_size.value,
+            split=self.split.value,
+        )
+
+    def settings(self, channels: tuple[int, ...] | None, *, invert: bool) -> SegmentSettings:
+        """Return the settings of a run on the given channels."""
+        return SegmentSettings(
+            channels=channels,
+            invert=invert,
+            tile_px=self.tile_px.value or None,
+            device=self._session.device,
+            instances=self.instance_settings(),
+        )
+
+    def validate(self) -> bool:
+        """Show what is wrong beside each field; the button follows."""
+        wrong = show_problem(self.image_problem, self._image_problem())
+        wrong |= show_problem(self.tile_problem, self._tile_problem())
+        ready = not wrong and self._session.model is not None and not self._session.is_busy
+        self.segment.enabled = ready
+        return ready
+
+    # -- actions ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Label the image; the labels go into a layer of their own."""
+        subject = self.subject()
+        if subject is None or not self.validate():
+            return
+        gathered = subject.gather(self.images())
+        settings = self.settings(gathered.channels, invert=subject.invert)
+        self._segmenter.segment(subject, gathered, settings, self._shown_plane(subject))
+
+    def relabel(self) -> None:
+        """Find the objects again in the kept probability, with the settings as they are now."""
+        self._relabel_timer.stop()
+        if self._session.is_busy:
+            self._relabel_timer.start()
+        else:
+            self._segmenter.relabel(self.instance_settings())
+
+    # -- private ------------------------------------------------------------------------------
+
+    def _axes_choices(self, _: Any = None) -> list[tuple[str, str]]:
+        image = self.image.value
+        return [] if image is None else [(_axes_text(a), a) for a in possible_axes(image)]
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Follow layers that were added, removed or renamed."""
+        before = self.image.value
+        self.image.reset_choices()
+        if self.image.value is before:
+            self._rebuild_channels()
+        self.validate()
+
+    def _on_active(self, event: Any) -> None:
+        """Take the image the person selects in the layer list as the one to label."""
+        if event.value in self.images() and not self._session.is_busy:
+            self.image.value = event.value
+
+    def _on_image(self, _: Any = None) -> None:
+        """Read the axes of a newly chosen image."""
+        image = self.image.value
+        self.axes.reset_choices()
+        if image is not None:
+            self.axes.value = guess_layer_axes(image)
+        self.axes.visible = len(self.axes.choices) > 1
+        self._rebuild_channels()
+        self.validate()
+
+    def _rebuild_channels(self, _: Any = None) -> None:
+        """Make a row for each network input, with what could feed it."""
+        self.channel_rows.clear()
+        image, axes, model = self.image.value, self.axes.value, self._session.model
+        if image is None or not axes:
+            return
+        others = [layer for layer in self.images() if layer is not image]
+        sources = list_sources(image, axes, others)
+        inputs = model.card.input_channels if model else ("image",)
+        for i, source in enumerate(default_sources(sources, len(inputs))):
+            self.channel_rows.append(_channel_row(i, inputs[i], sources, source))
+        self.channel_rows.visible = len(sources) > 1 or len(inputs) > 1
+        dims = model.card.architecture.spatial_dims if model else 2
+        self.planes.visible = len(_lead_axes(axes, dims)) > 0
+
+    def _on_model(self) -> None:
+        """Take the thresholds the model works best with."""
+        model = self._session.model
+        if model is not None:
+            best = model.card.instances
+            self.threshold.value = best.threshold
+            self.min_size.value = best.min_size
+            self.split.value = best.split
+            self._relabel_timer.stop()
+        self._rebuild_channels()
+        self.validate()
+
+    def _on_objects_setting(self, _: Any = None) -> None:
+        """Wait until the slider rests, then find the objects again."""
+        self._relabel_timer.start()
+
+    def _shown_plane(self, subject: Subject) -> dict[str, int]:
+        """Return the position on each slider axis to label, or none for all planes."""
+        if self.planes.value == ALL_PLANES or not self.planes.visible:
+            return {}
+        model = self._session.model
+        dims = model.card.architecture.spatial_dims if model else 2
+        index = shown_index(self._session.viewer, subject.image)
+        return {
+            axis: i
+            for axis, i in zip(subject.axes, index, strict=False)
+            if axis in _lead_axes(subject.axes, dims)
+        }
+
+    def _image_problem(self) -> str | None:
+        image, model = self.image.value, self._session.model
+        if image is None:
+            return "Open an image first, e.g. by dropping a file on the viewer."
+        if (
+            model
+            and model.card.architecture.spatial_dims == 3
+            and "Z" not in (self.axes.value or "")
+        ):
+            return "This model labels volumes: choose an image with a z axis."
+        return None
+
+    def _tile_problem(self) -> str | None:
+        model, tile = self._session.model, self.tile_px.value
+        if model is None or not tile:
+            return None
+        stride, halo = model.facts["stride"], model.facts["halo"]
+        least = 2 * halo + stride
+        if tile < least:
+            return f"This model needs tiles of at least {least} px. Choose {least} or 0."
+        if tile % stride:
+            return f"Choose a multiple of {stride}, e.g. {round(tile / stride) * stride} px."
+        return None
+
+
+def _channel_row(
+    number: int, name: str, sources: list[ChannelSource], source: ChannelSource
+) -> ComboBox:
+    """Build the row that says what feeds one network input."""
+    row = ComboBox(label=name, choices=[(s.text, s) for s in sources], value=source)
+    return named(row, f"channel_{number}", "Which channel of the image this network input sees.")
+
+
+def _axes_text(axes: str) -> str:
+    """Spell axes out, e.g. "z, y, x"."""
+    return ", ".join(AXIS_NAMES[axis] for axis in axes)
+
+
+def _lead_axes(axes: str, spatial_dims: int) -> str:
+    """Return the axes that are walked plane by plane (volume by volume for a 3D model)."""
+    spatial = "ZYX" if spatial_dims == 3 else "YX"
+    return "".join(axis for axis in axes if axis not in spatial + "C")

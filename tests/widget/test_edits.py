@@ -1,0 +1,93 @@
+"""A correction is what differs from the prediction; painting alone only marks where to look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+
+from napari_unet.widget.edits import Edits
+
+pytestmark = pytest.mark.usefixtures("qapp")
+
+
+def layer_with_two_objects() -> Labels:
+    """Make a labels layer with two squares."""
+    data = np.zeros((40, 60), np.int32)
+    data[5:15, 5:15], data[5:15, 30:40] = 1, 2
+    return Labels(data)
+
+
+def test_a_stroke_is_touched_and_counted_once() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.brush_size = 5
+    layer.paint((30, 30), 3)
+    assert edits.any()
+    assert edits.count == 1
+    np.testing.assert_array_equal(edits.touched, layer.data == 3)
+    np.testing.assert_array_equal(edits.changed(()), layer.data == 3)
+
+
+def test_undo_takes_the_correction_back_but_the_place_stays_looked_at(qtbot) -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.paint((30, 30), 3)
+    qtbot.waitUntil(lambda: edits.count == 1)
+    layer.undo()
+    qtbot.waitUntil(lambda: edits.count == 0)
+    assert not edits.changed(()).any()
+    assert edits.touched.any()
+    layer.redo()
+    qtbot.waitUntil(lambda: edits.count == 1)
+
+
+def test_painting_what_is_there_already_confirms_and_changes_nothing() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.brush_size = 3
+    layer.paint((10, 10), 1)
+    assert not edits.any()
+    layer.paint((5, 15), 1)
+    assert edits.any()
+
+
+def test_deleting_altering_and_adding_count_one_object_each() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.fill((10, 10), 0)
+    layer.paint((15, 35), 2)
+    layer.paint((30, 50), 9)
+    assert edits.any()
+    assert edits.count == 3
+
+
+def test_edits_are_counted_in_the_plane_they_were_made_in() -> None:
+    layer = Labels(np.zeros((4, 30, 30), np.int32))
+    edits = Edits(layer)
+    layer.paint((2, 10, 10), 1)
+    layer.data_setitem((np.array([3, 3]), np.array([1, 2]), np.array([1, 2])), 5)
+    assert edits.touched_planes() == {(2,), (3,)}
+    assert edits.any()
+    assert edits.count == 2
+    assert edits.changed((2,)).sum() > 0
+    assert not edits.changed((0,)).any()
+
+
+def test_other_data_put_into_the_layer_is_all_a_correction() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.data = np.zeros((10, 10), np.int32)
+    assert edits.any()
+
+
+def test_a_new_start_takes_the_present_labels_as_uncorrected() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.paint((30, 30), 3)
+    edits.restart()
+    assert not edits.any()
+    assert not edits.touched.any()
+    edits.close()
+    layer.paint((20, 50), 4)
+    assert not edits.touched.any()

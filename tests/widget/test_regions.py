@@ -1,0 +1,77 @@
+"""What lies in a checked region is vouched for, to the pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_unet.widget.regions import Regions
+
+
+@pytest.fixture
+def stack() -> tuple[ViewerModel, Regions]:
+    """Labels of 3 x 40 x 50 in a viewer, with their regions."""
+    viewer = ViewerModel()
+    labels = viewer.add_labels(np.zeros((3, 40, 50), np.int32), scale=(2, 0.5, 0.5))
+    return viewer, Regions(viewer, labels)
+
+
+def test_a_box_checks_exactly_its_pixels_in_its_plane(stack) -> None:
+    _, regions = stack
+    regions.add_box((1,), 5, 7, 20, 30)
+    mask = regions.mask((1,))
+    expected = np.zeros((40, 50), bool)
+    expected[5:20, 7:30] = True
+    np.testing.assert_array_equal(mask, expected)
+    assert not regions.mask((0,)).any()
+    assert regions.planes() == {(1,)}
+
+
+def test_a_whole_plane_is_checked_to_its_last_pixel(stack) -> None:
+    _, regions = stack
+    regions.check_plane((2,))
+    assert regions.mask((2,)).all()
+    assert regions.planes() == {(2,)}
+
+
+def test_ellipses_and_polygons_check_what_they_enclose(stack) -> None:
+    _, regions = stack
+    layer = regions.draw()
+    box = np.array([[0, 10, 10], [0, 10, 30], [0, 30, 30], [0, 30, 10]], float)
+    layer.add_ellipses(box)
+    area = regions.mask((0,)).sum()
+    assert area == pytest.approx(np.pi * 10 * 10, rel=0.05)
+    layer.data = []
+    layer.add_polygons(np.array([[0, 0, 0], [0, 0, 20], [0, 20, 0]], float))
+    assert 200 <= regions.mask((0,)).sum() <= 231  # half of 20 x 20, with its rim
+
+
+def test_regions_lie_on_the_labels_and_outlive_their_deletion(stack) -> None:
+    viewer, regions = stack
+    layer = regions.draw()
+    np.testing.assert_array_equal(layer.scale, (2, 0.5, 0.5))
+    assert layer.mode == "add_rectangle"
+    viewer.layers.remove(layer)
+    assert regions.layer is None
+    assert regions.count == 0
+    assert not regions.mask((0,)).any()
+    regions.add_box((0,), 0, 0, 4, 4)
+    assert regions.mask((0,)).sum() == 16
+
+
+def test_a_region_outside_of_the_stack_counts_for_nothing(stack) -> None:
+    _, regions = stack
+    regions.add_box((7,), 0, 0, 4, 4)
+    regions.add_box((0,), -50, -50, -10, -10)
+    assert regions.planes() == {(0,)}
+    assert not regions.mask((0,)).any()
+
+
+def test_a_newer_labelling_takes_the_regions_over(stack) -> None:
+    viewer, regions = stack
+    regions.add_box((1,), 5, 7, 20, 30)
+    newer = Regions(viewer, viewer.add_labels(np.zeros((3, 40, 50), np.int32), name="new"))
+    newer.adopt(regions)
+    assert (newer.count, regions.count) == (1, 0)
+    assert newer.mask((1,)).sum() == 15 * 23
