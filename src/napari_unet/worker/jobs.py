@@ -1,0 +1,375 @@
+"""The jobs of the computing process: each turns a call into a run and a run into plain values.
+
+The runs themselves are in :mod:`napari_unet.runs`; here is what only the process knows: the
+models that are kept warm, and the probabilities that are kept as files, so that another
+threshold or the search for doubtful spots needs neither the network nor the array again. Such a
+file is named by a token; beside it lies a note of what is in it, so that it can be used by the
+next process, too, should this one be killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from napari_unet.arrays import metrics
+from napari_unet.arrays.axes import Planes, plan_planes
+from napari_unet.arrays.uncertainty import most_uncertain
+from napari_unet.errors import WorkerError
+from napari_unet.models.card import FOREGROUND, Card
+from napari_unet.models.library import find_model
+from napari_unet.models.model import Model, load_model, save_in_library, save_model
+from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
+from napari_unet.runs.background import Background
+from napari_unet.runs.predict import label_steps, predict_steps
+from napari_unet.runs.progress import Job, Note, TileDone
+from napari_unet.settings import FinetuneSettings, InstanceSettings, SegmentSettings, checked
+from napari_unet.worker.protocol import Array, open_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from napari_unet.worker.__main__ import Call
+
+R = TypeVar("R")
+Values = dict[str, Any]
+
+MODELS_KEPT = 3
+
+
+class Kept(NamedTuple):
+    """Probabilities of an earlier segmentation."""
+
+    card: Card
+    axes: str
+    probability: Array
+
+
+class _Models:
+    """The models used last, each loaded once as long as its file stays the same."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[Path, int, int], Model] = {}
+
+    def get(self, name_or_path: str) -> Model:
+        """Return a model, from memory if it is there."""
+        path = find_model(name_or_path).resolve()
+        stat = path.stat()
+        key = (path, stat.st_mtime_ns, stat.st_size)
+        model = self._loaded.pop(key, None) or load_model(path)
+        self._loaded[key] = model
+        while len(self._loaded) > MODELS_KEPT:
+            self._loaded.pop(next(iter(self._loaded)))
+        return model
+
+
+_models = _Models()
+
+
+def prepare() -> str:
+    """Do what is slow the first time, before a person waits for it.
+
+    Returns
+    -------
+    str
+        The device that computes, e.g. "CPU (2 threads)".
+    """
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(1, 2, 3)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.zeros(1, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    return describe_device(choose_device("auto"))
+
+
+def explain(error: BaseException) -> str | None:
+    """Put an error of torch that is not a defect into a sentence.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a job raised.
+
+    Returns
+    -------
+    str or None
+        The sentence; None for a defect.
+    """
+    if is_out_of_memory(error):
+        return (
+            "The memory does not suffice for this. Use a smaller image or tile, choose the "
+            "device 'cpu', or close other programs."
+        )
+    return None
+
+
+def tidy() -> None:
+    """Give memory back to the system; the allocator would keep most of it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def load(call: Call, *, model: str) -> Job[Values]:
+    """Load a model and tell what a person wants to know about it."""
+    loaded = yield from _in_background(_models.get, model)
+    net = loaded.net
+    return {
+        "card": loaded.card,
+        "path": find_model(model).resolve(),
+        "stride": net.stride,
+        "halo": net.halo,
+        "exact": net.exact,
+        "receptive_field": net.receptive_field,
+        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "device": describe_device(choose_device("auto")),
+    }
+
+
+def segment(call: Call, *, model: str, axes: str, settings: Values) -> Job[Values]:
+    """Label an image and keep its probabilities under a token."""
+    started = time.monotonic()
+    loaded = yield from _in_background(_models.get, model)
+    chosen = checked(SegmentSettings, settings)
+    image = call.arrays["image"]
+    planes = plan_planes(image.shape, axes, loaded.card.architecture.spatial_dims)
+    token = call.folder / "probability.npy"
+    probability = _new_array(token, (loaded.card.architecture.classes, *planes.out_shape))
+    count = _Count(planes)
+    yield from count.tiles(predict_steps(loaded, image, axes, chosen, probability))
+    labels = yield from count.planes(
+        label_steps(loaded.card, probability, planes.out_axes, chosen.instances)
+    )
+    _describe(token, loaded.card, planes.out_axes)
+    return {
+        "labels": labels,
+        "probability": probability,
+        "token": token,
+        "axes": planes.out_axes,
+        "seconds": time.monotonic() - started,
+        "notes": count.notes,
+    }
+
+
+def label(
+    call: Call,
+    *,
+    settings: Values,
+    token: str | None = None,
+    model: str | None = None,
+    axes: str | None = None,
+) -> Job[Values]:
+    """Find objects again in probabilities that were kept, or are sent with their axes."""
+    kept = _kept(call, token, model, axes)
+    chosen = checked(InstanceSettings, settings)
+    labels = yield from label_steps(kept.card, kept.probability, kept.axes, chosen)
+    return {"labels": labels}
+
+
+def uncertain(
+    call: Call, *, token: str | None = None, model: str | None = None, axes: str | None = None
+) -> Job[Values]:
+    """Find the most doubtful place; its position is None if everything is vouched for."""
+    kept = _kept(call, token, model, axes)
+    vouched = call.arrays.get("vouched")
+    foreground = _foreground(kept)
+    position = yield from _in_background(most_uncertain, foreground, vouched)
+    return {"position": position}
+
+
+def finetune(
+    call: Call,
+    *,
+    model: str,
+    samples: list[Values],
+    settings: Values,
+    segment: Values | None = None,
+    name: str | None = None,
+) -> Job[Values]:
+    """Let a model learn from corrections; what comes out is saved in the call's folder."""
+    from napari_unet.runs.finetune import finetune_steps
+
+    loaded = yield from _in_background(_models.get, model)
+    result = yield from finetune_steps(
+        loaded,
+        [_sample(call, described, loaded.card) for described in samples],
+        checked(FinetuneSettings, settings),
+        checked(SegmentSettings, segment or {}),
+        stop=call.is_stopped,
+    )
+    card = result.model.card.replace(name=name) if name else result.model.card
+    path = save_model(Model(result.model.net, card), call.folder / f"{card.name}.safetensors")
+    return {
+        "outcome": "better" if result.accepted else "not better",
+        "verdict": result.verdict,
+        "before": _plain(result.before),
+        "after": _plain(result.after),
+        "model": path,
+        "card": card,
+        "report": result.report,
+    }
+
+
+def save(call: Call, *, model: str, destination: str | None = None) -> Job[Values]:
+    """Save a model as a file; without a destination in the person's own folder."""
+    loaded = yield from _in_background(_models.get, model)
+    path = save_model(loaded, destination) if destination else save_in_library(loaded)
+    return {"path": path}
+
+
+def evaluate(call: Call) -> Job[Values]:
+    """Judge labels against the truth."""
+    labels, truth = call.arrays["labels"], call.arrays["truth"]
+    scores = yield from _in_background(metrics.evaluate, labels, truth)
+    return dict(scores)
+
+
+JOBS: dict[str, Callable[..., Job[Values]]] = {
+    "load": load,
+    "segment": segment,
+    "label": label,
+    "uncertain": uncertain,
+    "finetune": finetune,
+    "save_model": save,
+    "evaluate": evaluate,
+}
+
+
+class _Count:
+    """Counts the tiles of all planes and the search for objects as one piece of work."""
+
+    def __init__(self, planes: Planes) -> None:
+        self.notes: list[str] = []
+        self._tiles = 0
+        self._planes = planes.count
+
+    def tiles(self, job: Job[R]) -> Job[R]:
+        """Pass on the progress of the network."""
+        return (yield from self._relay(job, 0))
+
+    def planes(self, job: Job[R]) -> Job[R]:
+        """Pass on the progress of the search for objects."""
+        return (yield from self._relay(job, self._tiles))
+
+    def _relay(self, job: Job[R], before: int) -> Job[R]:
+        result = _Result(job)
+        for event in result:
+            if isinstance(event, Note):
+                self.notes.append(event.text)
+            if isinstance(event, TileDone):
+                self._tiles = self._tiles or event.total
+                event = TileDone(before + event.done, self._tiles + self._planes)
+            yield event
+        return result.value
+
+
+class _Result(Generic[R]):
+    """Goes through the progress of a job and keeps what it returns."""
+
+    value: R
+
+    def __init__(self, job: Job[R]) -> None:
+        self._job = job
+
+    def __iter__(self) -> Job[None]:
+        """Yield the progress."""
+        self.value = yield from self._job
+
+
+def _in_background(function: Callable[..., R], *arguments: Any) -> Job[R]:
+    """Call a function and stay open for Cancel meanwhile."""
+    with Background() as background:
+        return (yield from background.run(function, *arguments))
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> Array:
+    """Make a file of float32 that is mapped into memory; its space on the disk is taken now.
+
+    On a disk that fills up later, writing to the map would end the process.
+    """
+    array: Any = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file, _other_than_full():
+            os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+    return array  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _other_than_full() -> Iterator[None]:
+    """Ignore that a file system cannot take space ahead, unless it is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+
+
+def _describe(token: Path, card: Card, axes: str) -> None:
+    """Note beside a kept array what it is."""
+    token.with_suffix(".json").write_text(
+        json.dumps({"card": card.model_dump(mode="json"), "axes": axes}), encoding="utf-8"
+    )
+
+
+def _kept(call: Call, token: str | None, model: str | None, axes: str | None) -> Kept:
+    """Return the probabilities a request is about."""
+    if token is not None:
+        try:
+            described = json.loads(Path(token).with_suffix(".json").read_text(encoding="utf-8"))
+            return Kept(checked(Card, described["card"]), described["axes"], open_array(token))
+        except FileNotFoundError as error:
+            raise WorkerError(
+                "The probabilities of this segmentation are no longer there. Press Segment again."
+            ) from error
+    if model is None or axes is None or "probability" not in call.arrays:
+        raise WorkerError("Neither a token nor probability, model and axes were given.")
+    return Kept(_models.get(model).card, axes, call.arrays["probability"])
+
+
+def _foreground(kept: Kept) -> Array:
+    """Return the probability (*axes) that a pixel belongs to anything."""
+    outputs = kept.card.outputs
+    if FOREGROUND not in outputs and kept.card.labels == "semantic":
+        anything: Array = 1 - kept.probability[0]
+        return anything
+    plane: Array = kept.probability[outputs.index(FOREGROUND) if FOREGROUND in outputs else 0]
+    return plane
+
+
+def _sample(call: Call, described: Values, card: Card) -> Any:
+    """Put one plane with its labels together."""
+    from napari_unet.runs.crops import Sample
+
+    arrays = {
+        key: call.arrays[described[key]]
+        for key in ("image", "labels", "labelled", "changed")
+        if described.get(key) is not None
+    }
+    image = arrays.pop("image")
+    axes = described.get("axes") or "CZYX"[-image.ndim :]
+    planes = plan_planes(image.shape, axes, card.architecture.spatial_dims)
+    return Sample(image=planes.read(image, ()), **arrays)
+
+
+def _plain(scores: Any) -> Mapping[str, Any] | None:
+    """Return scores as plain values."""
+    if scores is not None and is_dataclass(scores) and not isinstance(scores, type):
+        return asdict(scores)
+    plain: Mapping[str, Any] | None = scores
+    return plain

@@ -1,0 +1,161 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from napari_unet.errors import WorkerError
+from napari_unet.models.card import Card
+from napari_unet.models.model import Model, save_model
+from napari_unet.runs.predict import segment as segment_plainly
+from napari_unet.runs.progress import Note, TileDone
+from napari_unet.settings import InstanceSettings, SegmentSettings
+from napari_unet.worker import jobs
+from napari_unet.worker.__main__ import Call
+
+
+@pytest.fixture
+def model_path(tmp_path, tiny_unet):
+    card = Card(name="tiny", architecture=tiny_unet.architecture)
+    return str(save_model(Model(tiny_unet, card), tmp_path / "tiny.safetensors"))
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Return what makes a call with arrays."""
+    count = iter(range(100))
+
+    def make(**arrays):
+        folder = tmp_path / f"call {next(count)}"
+        folder.mkdir()
+        return Call(arrays, folder, threading.Event().is_set)
+
+    return make
+
+
+def settings(**changes):
+    return SegmentSettings(**changes).model_dump(mode="json")
+
+
+def test_a_loaded_model_is_described_and_kept(call, model_path, run_to_end):
+    values = run_to_end(jobs.load(call(), model=model_path))[1]
+    assert values["path"] == jobs.Path(model_path)
+    assert (values["stride"], values["exact"]) == (4, True)
+    assert values["parameters"] > 1000
+    assert jobs._models.get(model_path) is jobs._models.get(model_path)
+
+
+def test_a_model_whose_file_has_changed_is_loaded_again(model_path, tiny_unet):
+    before = jobs._models.get(model_path)
+    card = before.card.replace(name="another")
+    save_model(Model(tiny_unet, card), model_path)
+    assert jobs._models.get(model_path).card.name == "another"
+
+
+def test_segment_gives_what_the_plain_function_gives(call, model_path, blobs, run_to_end):
+    stack = np.stack([blobs.image, blobs.image.T[:96, :96].repeat(2, 1)[:, :128]])
+    request = call(image=stack)
+    chosen = SegmentSettings(tile_px=64, instances=InstanceSettings(min_size=1))
+    progress, values = run_to_end(
+        jobs.segment(request, model=model_path, axes="ZYX", settings=chosen.model_dump())
+    )
+    plain = segment_plainly(jobs._models.get(model_path), stack, "ZYX", chosen)
+    np.testing.assert_array_equal(values["labels"], plain)
+    assert values["labels"].max() > 0
+    assert values["probability"].shape == (1, 2, 96, 128)
+    assert (values["axes"], values["notes"]) == ("ZYX", [])
+    assert values["token"].parent == request.folder
+    tiles = [event for event in progress if isinstance(event, TileDone)]
+    assert [event.done for event in tiles] == list(range(1, len(tiles) + 1))
+    assert {event.total for event in tiles} == {len(tiles)}
+
+
+def test_notes_are_passed_on_and_kept(call, model_path, blobs, run_to_end):
+    chosen = settings(tile_px=64, halo_px=4)
+    progress, values = run_to_end(
+        jobs.segment(call(image=blobs.image), model=model_path, axes="YX", settings=chosen)
+    )
+    texts = [event.text for event in progress if isinstance(event, Note)]
+    assert len(texts) == 1
+    assert values["notes"] == texts
+
+
+def test_another_threshold_needs_the_token_only(call, model_path, blobs, run_to_end):
+    _, values = run_to_end(
+        jobs.segment(call(image=blobs.image), model=model_path, axes="YX", settings=settings())
+    )
+    for threshold in (0.4, 0.5, 0.6):
+        chosen = InstanceSettings(threshold=threshold, min_size=1)
+        _, again = run_to_end(
+            jobs.label(call(), token=str(values["token"]), settings=chosen.model_dump())
+        )
+        _, sent = run_to_end(
+            jobs.label(
+                call(probability=np.array(values["probability"])),
+                model=model_path,
+                axes="YX",
+                settings=chosen.model_dump(),
+            )
+        )
+        plain = segment_plainly(
+            jobs._models.get(model_path), blobs.image, "YX", SegmentSettings(instances=chosen)
+        )
+        np.testing.assert_array_equal(again["labels"], plain)
+        np.testing.assert_array_equal(sent["labels"], plain)
+
+
+def test_a_token_whose_file_has_gone_is_told(call, tmp_path, run_to_end):
+    job = jobs.label(call(), token=str(tmp_path / "gone.npy"), settings={})
+    with pytest.raises(WorkerError, match="Press Segment again"):
+        run_to_end(job)
+
+
+def test_the_doubtful_spot_is_the_one_not_vouched_for(call, run_to_end, model_path):
+    probability = np.zeros((1, 160, 160), np.float32)
+    probability[0, 20:60, 20:60] = 0.5
+    probability[0, 100:140, 100:140] = 0.6
+    vouched = np.zeros((160, 160), bool)
+    first = jobs.uncertain(call(probability=probability), model=model_path, axes="YX")
+    y, x = run_to_end(first)[1]["position"]
+    assert (y // 80, x // 80) == (0, 0)
+    vouched[:80] = True
+    second = jobs.uncertain(
+        call(probability=probability, vouched=vouched), model=model_path, axes="YX"
+    )
+    y, x = run_to_end(second)[1]["position"]
+    assert (y // 80, x // 80) == (1, 1)
+    vouched[:] = True
+    third = jobs.uncertain(
+        call(probability=probability, vouched=vouched), model=model_path, axes="YX"
+    )
+    assert run_to_end(third)[1]["position"] is None
+
+
+def test_a_model_is_saved_where_it_was_asked_for(call, model_path, tmp_path, run_to_end):
+    destination = tmp_path / "mine.safetensors"
+    _, values = run_to_end(jobs.save(call(), model=model_path, destination=str(destination)))
+    assert values["path"] == destination
+    assert jobs._models.get(str(destination)).card.name == "tiny"
+
+
+def test_evaluate_gives_plain_numbers(call, blobs, run_to_end):
+    _, values = run_to_end(jobs.evaluate(call(labels=blobs.labels, truth=blobs.labels)))
+    assert values["ap50"] == 1.0
+    json.dumps(values)
+
+
+def test_every_result_can_be_sent(call, model_path, blobs, run_to_end):
+    from napari_unet.worker import protocol
+
+    for job in (
+        jobs.load(call(), model=model_path),
+        jobs.segment(call(image=blobs.image), model=model_path, axes="YX", settings=settings()),
+    ):
+        values = run_to_end(job)[1]
+        plain = {k: v for k, v in values.items() if not isinstance(v, np.ndarray)}
+        assert protocol.decode_event(protocol.encode(protocol.Done(1, plain))) is not None
+
+
+def test_memory_errors_are_explained_and_defects_are_not():
+    assert "memory" in jobs.explain(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert jobs.explain(RuntimeError("shapes differ")) is None
