@@ -16,7 +16,7 @@ MANIFEST = "napari.yaml"
 PACKAGE = "napari_unet"
 
 
-class ManifestHook(BuildHookInterface):  # type: ignore[misc] - hatchling is not typed here
+class ManifestHook(BuildHookInterface):  # type: ignore[misc]
     """Ship the root manifest as ``napari_unet/napari.yaml``."""
 
     PLUGIN_NAME = "custom"

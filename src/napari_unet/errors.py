@@ -42,5 +42,5 @@ class WorkerError(UnetError):
     """The process that computes has ended or sent something we do not understand."""
 
 
-class Cancelled(UnetError):  # noqa: N818 - it is an outcome, not an error
+class Cancelled(UnetError):  # no "Error" in the name: it is an outcome
     """The person stopped the run; nothing was written."""

@@ -1,0 +1,44 @@
+"""Check that every public name documents all it takes and gives, numpydoc style.
+
+``numpydoc lint`` (see ``[tool.numpydoc_validation]``) reads every docstring; a helper may say
+what it does in one line. The names that ``import napari_unet`` offers must say more: every
+parameter, what is returned, what is raised.
+"""
+
+import inspect
+import sys
+
+from numpydoc.validate import validate
+
+import napari_unet
+
+ALLOWED = {
+    "ES01",  # no extended summary: one sentence is often enough
+    "EX01",  # no example in every docstring
+    "GL01",  # the summary stands on the line of the quotes
+    "SA01",  # no "See Also" in every docstring
+}
+
+
+def complaints(name: str) -> list[str]:
+    """List what is wrong with the docstring of one public name."""
+    target = getattr(napari_unet, name)
+    if not (inspect.isfunction(target) or inspect.isclass(target)):
+        return []
+    found = validate(f"{target.__module__}.{target.__qualname__}")
+    return [
+        f"{found['file']}:{found['file_line']}: {name}: {code} {text}"
+        for code, text in found["errors"]
+        if code not in ALLOWED
+    ]
+
+
+def main() -> int:
+    """Print all complaints; the exit status says whether there are any."""
+    found = [line for name in napari_unet.__all__ for line in complaints(name)]
+    sys.stdout.writelines(f"{line}\n" for line in found)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
