@@ -100,6 +100,7 @@ class UnetDock(QWidget):
                 self._had_parent = True
             elif self._had_parent:
                 self.close_session()
+                self.deleteLater()
         return super().event(event)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import Container, PushButton, SpinBox
 
 from napari_unet.models.card import Card
+from napari_unet.models.library import SUFFIX, free_name, user_folder
 from napari_unet.settings import FinetuneSettings
 from napari_unet.widget.annotation import Annotation
 from napari_unet.widget.fields import (
@@ -82,7 +84,7 @@ class RetrainPanel:
         self.retrain.changed.connect(self.run)
         self.stop.changed.connect(self._on_stop)
         self.rollback.changed.connect(self.go_back)
-        self.use_candidate.changed.connect(self._on_use_candidate)
+        self.use_candidate.changed.connect(self._take_candidate)
         session.labels_changed.connect(self.validate)
         session.model_changed.connect(self.validate)
         session.busy_changed.connect(self.validate)
@@ -127,6 +129,7 @@ class RetrainPanel:
             self._on_trained,
             arrays=arrays,
             model=str(model.path),
+            name=free_name(model.card.name),
             samples=described,
             settings=settings.model_dump(mode="json"),
             segment=self._segment.settings(gathered.channels, invert=subject.invert).model_dump(
@@ -182,16 +185,25 @@ class RetrainPanel:
         facts = {**(model.facts if model else {}), **result.get("facts", {})}
         self._candidate = LoadedModel(card, Path(result["model"]), facts)
         self.result.value = _table(result)
+        self._session.tell(result["verdict"])
         if result["outcome"] == "better":
-            self._session.use_model(self._candidate)
+            self._take_candidate()
         else:
             self.use_candidate.visible = True
-        self._session.tell(result["verdict"])
 
-    def _on_use_candidate(self) -> None:
-        if self._candidate is not None:
-            self.use_candidate.visible = False
-            self._session.use_model(self._candidate)
+    def _take_candidate(self) -> None:
+        """Keep the retrained model in the person's folder and make it the one in use."""
+        candidate = self._candidate
+        self.use_candidate.visible = False
+        if candidate is not None:
+            self._session.start(
+                "Keeping the new model",
+                "save_model",
+                lambda saved: self._session.use_model(replace(candidate, path=Path(saved["path"]))),
+                quiet=True,
+                model=str(candidate.path),
+                destination=str(user_folder() / f"{candidate.card.name}{SUFFIX}"),
+            )
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -218,7 +218,7 @@ class SegmentPanel:
 
     def _shown_plane(self, subject: Subject) -> dict[str, int]:
         """Return the position on each slider axis to label, or none for all planes."""
-        if self.planes.value == ALL_PLANES or not self.planes.visible:
+        if self.planes.value == ALL_PLANES:
             return {}
         model = self._session.model
         dims = model.card.architecture.spatial_dims if model else 2

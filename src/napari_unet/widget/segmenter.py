@@ -150,6 +150,8 @@ class Segmenter:
 
 def _take(array: Any, axes: str, plane: dict[str, int]) -> tuple[Any, str]:
     """Cut one plane out of an array, lazily where the array is lazy."""
+    if not plane:
+        return array, axes
     index = tuple(plane.get(axis, slice(None)) for axis in axes)
     return array[index], "".join(axis for axis in axes if axis not in plane)
 

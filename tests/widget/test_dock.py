@@ -1,0 +1,285 @@
+"""The dock's panels together, over an engine that computes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QWidget
+
+from tests.widget.fake_engine import FakeEngine, loaded, segmented
+
+OBJECT_NAMES = """model open_model image segment cancel progress status threshold min_size labels
+next_uncertain region retrain stop rollback save_model export_format export""".split()
+
+
+def squares(*corners: tuple[int, int], shape: tuple[int, int] = (64, 80)) -> np.ndarray:
+    """Draw 10 px squares, numbered from 1."""
+    labels = np.zeros(shape, np.int32)
+    for number, (y, x) in enumerate(corners, start=1):
+        labels[y : y + 10, x : x + 10] = number
+    return labels
+
+
+@pytest.fixture
+def dock(make_napari_viewer, monkeypatch, qtbot):
+    """A dock in a viewer that shows one image, with a model loaded."""
+    from napari_unet.widget import dock as module
+
+    monkeypatch.setattr(module, "Engine", FakeEngine)
+    viewer = make_napari_viewer()
+    viewer.add_image(
+        np.zeros((64, 80), np.uint16), name="cells", scale=(0.5, 0.5), units=("um", "um")
+    )
+    made = module.UnetDock(viewer)
+    viewer.window.add_dock_widget(made, name="U-Net")
+    if not made.engine.jobs:  # no model is bundled in this checkout
+        made.load_model_file("nuclei")
+    made.engine.last.answer(**loaded())
+    yield made
+    made.close_session()
+
+
+def find(dock, name: str) -> QWidget:
+    """Find a control as a script would."""
+    found = dock.findChild(QWidget, name)
+    assert found is not None, f"no control is named {name}"
+    return found
+
+
+def run_segment(dock, labels: np.ndarray, **more) -> None:
+    """Press Segment and answer."""
+    dock.segment_panel.run()
+    dock.engine.last.answer(**segmented(labels, **more))
+
+
+def test_every_promised_control_is_there_and_explains_itself(dock) -> None:
+    for name in OBJECT_NAMES:
+        control = find(dock, name)
+        if name not in {"status", "progress"}:
+            assert len(control.toolTip()) > 10, f"{name} has no tooltip"
+
+
+def test_segment_sends_the_image_and_puts_the_labels_exactly_on_it(dock) -> None:
+    viewer = dock.session.viewer
+    dock.segment_panel.run()
+    job = dock.engine.last
+    assert job.name == "segment"
+    assert job.arrays["image"] is viewer.layers["cells"].data
+    assert job.parameters["axes"] == "YX"
+    truth = squares((5, 5), (30, 40))
+    job.answer(**segmented(truth))
+    layer = viewer.layers["cells labels"]
+    np.testing.assert_array_equal(layer.data, truth)
+    np.testing.assert_array_equal(layer.scale, (0.5, 0.5))
+    assert layer.units == viewer.layers["cells"].units
+    assert find(dock, "status").text().startswith("2 objects")
+
+
+def test_a_second_run_reuses_the_layer_as_long_as_nobody_touched_it(dock) -> None:
+    run_segment(dock, squares((5, 5)))
+    run_segment(dock, squares((30, 40)))
+    layers = dock.session.viewer.layers
+    assert [la.name for la in layers] == ["cells", "cells labels"]
+    np.testing.assert_array_equal(layers["cells labels"].data, squares((30, 40)))
+
+
+def test_labels_a_person_edited_are_never_overwritten(dock) -> None:
+    run_segment(dock, squares((5, 5), (30, 40)))
+    viewer = dock.session.viewer
+    edited = viewer.layers["cells labels"]
+    edited.brush_size = 6
+    edited.paint((50, 10), 3)
+    kept = edited.data.copy()
+    run_segment(dock, squares((5, 5), (30, 60)))
+    np.testing.assert_array_equal(edited.data, kept)
+    newest = dock.session.labels
+    assert newest is not edited
+    assert not edited.visible
+    assert (newest.data[kept == 3] > 0).all(), "the painted object lives on in the new labels"
+    assert newest.data[35, 65] > 0, "the new run's object is there"
+
+
+def test_checked_regions_keep_their_labels_in_a_newer_run(dock) -> None:
+    run_segment(dock, squares((5, 5), (30, 40)))
+    edited = dock.session.labels
+    annotation = dock.session.annotation(edited)
+    annotation.regions.add_box((), 0, 0, 20, 20)
+    edited.fill((8, 8), 0)
+    run_segment(dock, squares((5, 5), (30, 40)))
+    newest = dock.session.annotation(dock.session.labels)
+    assert newest.labels is not edited
+    assert not newest.labels.data[:20, :20].any(), "what was deleted in a checked box stays so"
+    assert newest.regions.count == 1
+    assert newest.edits.any(), "and still counts as a correction of the new labels"
+
+
+def test_moving_the_threshold_labels_again_without_the_network(dock, qtbot) -> None:
+    run_segment(dock, squares((5, 5)))
+    dock.segment_panel.threshold.value = 0.7
+    qtbot.waitUntil(lambda: dock.engine.last.name == "label", timeout=2000)
+    job = dock.engine.last
+    assert job.parameters["token"] == "t1"
+    assert job.parameters["settings"]["threshold"] == 0.7
+    job.answer(labels=squares((30, 30)))
+    np.testing.assert_array_equal(dock.session.labels.data, squares((30, 30)))
+
+
+def test_moving_the_threshold_does_not_touch_corrections(dock, qtbot) -> None:
+    run_segment(dock, squares((5, 5)))
+    dock.session.labels.paint((50, 50), 5)
+    count = len(dock.engine.jobs)
+    dock.segment_panel.threshold.value = 0.7
+    qtbot.wait(500)
+    assert len(dock.engine.jobs) == count
+    assert "corrections" in find(dock, "status").text()
+
+
+def test_wrong_fields_say_so_before_the_button_is_pressed(dock) -> None:
+    assert find(dock, "segment").isEnabled()
+    dock.segment_panel.tile_px.value = 64
+    assert "at least" in dock.segment_panel.tile_problem.value
+    assert not find(dock, "segment").isEnabled()
+    dock.segment_panel.tile_px.value = 0
+    dock.session.viewer.layers.clear()
+    assert "Open an image" in dock.segment_panel.image_problem.value
+    assert not find(dock, "segment").isEnabled()
+    assert "Segment" in dock.correct_panel.problem.value
+    assert not find(dock, "retrain").isEnabled()
+    assert not find(dock, "export").isEnabled()
+
+
+def test_retrain_sends_what_was_vouched_for_and_nothing_else(dock) -> None:
+    run_segment(dock, squares((5, 5), (30, 40)))
+    assert not find(dock, "retrain").isEnabled()
+    annotation = dock.session.annotation(dock.session.labels)
+    annotation.regions.add_box((), 0, 0, 32, 32)
+    assert find(dock, "retrain").isEnabled()
+    annotation.labels.fill((8, 8), 0)
+    dock.retrain_panel.run()
+    job = dock.engine.last
+    assert job.name == "finetune"
+    (sample,) = job.parameters["samples"]
+    assert job.arrays[sample["labelled"]].sum() == 32 * 32
+    assert job.arrays[sample["changed"]].sum() == 100
+    assert not job.arrays[sample["labels"]][:20, :20].any()
+    assert sample["axes"] == "YX"
+    assert find(dock, "stop").isEnabled()
+
+
+def scores(ap50: float) -> dict[str, float]:
+    return {"ap50": ap50, "iou": 0.8, "missed": 1, "spurious": 0, "merged": 0, "split": 0}
+
+
+def finish_training(dock, qtbot, outcome: str) -> None:
+    """Answer a running "finetune", and the saving of the model that may follow."""
+    job = dock.engine.last
+    job.answer(
+        model="/tmp/candidate.safetensors",
+        card={**loaded()["card"], "name": "nuclei 2", "parent": "nuclei"},
+        outcome=outcome,
+        verdict=f"The verdict is: {outcome}.",
+        before=scores(0.5),
+        after=scores(0.7),
+        report={},
+    )
+    qtbot.wait(20)
+    if dock.engine.last.name == "save_model":
+        dock.engine.last.answer(path="/models/nuclei 2.safetensors")
+
+
+@pytest.fixture
+def trained(dock):
+    """A dock with a retraining under way."""
+    run_segment(dock, squares((5, 5), (30, 40)))
+    dock.session.annotation(dock.session.labels).regions.add_box((), 0, 0, 32, 32)
+    dock.retrain_panel.run()
+    return dock
+
+
+def test_a_better_model_is_taken_and_the_old_one_is_a_click_away(trained, qtbot) -> None:
+    finish_training(trained, qtbot, "better")
+    assert trained.session.model.card.name == "nuclei 2"
+    assert "0.70" in trained.retrain_panel.result.value
+    assert find(trained, "rollback").isEnabled()
+    trained.retrain_panel.go_back()
+    assert trained.session.model.card.name == "nuclei"
+    assert not find(trained, "rollback").isEnabled()
+
+
+def test_a_model_that_is_not_better_is_not_taken_unless_asked_for(trained, qtbot) -> None:
+    finish_training(trained, qtbot, "not better")
+    assert trained.session.model.card.name == "nuclei"
+    assert "not better" in find(trained, "status").text()
+    trained.retrain_panel.use_candidate.changed.emit(True)
+    trained.engine.last.answer(path="/models/nuclei 2.safetensors")
+    assert trained.session.model.card.name == "nuclei 2"
+
+
+def test_stop_asks_the_job_to_end_early(trained) -> None:
+    find(trained, "stop").click()
+    assert trained.engine.last.stopped
+
+
+def test_cancel_is_there_only_while_something_runs(dock) -> None:
+    assert not find(dock, "cancel").isVisibleTo(dock)
+    dock.segment_panel.run()
+    assert find(dock, "cancel").isVisibleTo(dock)
+    find(dock, "cancel").click()
+    assert "Cancelled" in find(dock, "status").text()
+    assert not find(dock, "cancel").isVisibleTo(dock)
+    assert [la.name for la in dock.session.viewer.layers] == ["cells"], "no half layer is left"
+
+
+def test_a_failed_job_tells_its_sentence_and_the_next_click_works(dock) -> None:
+    dock.segment_panel.run()
+    dock.engine.last.fail("The computing process ended unexpectedly (signal 9).")
+    assert "signal 9" in find(dock, "status").text()
+    assert find(dock, "segment").isEnabled()
+    run_segment(dock, squares((5, 5)))
+    assert dock.session.labels is not None
+
+
+def test_closing_the_image_while_it_is_labelled_makes_no_layer(dock) -> None:
+    dock.segment_panel.run()
+    job = dock.engine.last
+    dock.session.viewer.layers.clear()
+    job.answer(**segmented(squares((5, 5))))
+    assert len(dock.session.viewer.layers) == 0
+
+
+def test_only_the_plane_shown_is_labelled_in_a_stack_in_step_with_the_slider(dock) -> None:
+    viewer = dock.session.viewer
+    stack = viewer.add_image(np.zeros((5, 64, 80), np.uint8), name="stack")
+    panel = dock.segment_panel
+    panel.image.value = stack
+    panel.planes.value = panel.planes.choices[1]
+    viewer.dims.set_point(0, 3)
+    panel.run()
+    job = dock.engine.last
+    assert (job.arrays["image"].shape, job.parameters["axes"]) == ((64, 80), "YX")
+    job.answer(**segmented(squares((5, 5))))
+    layer = viewer.layers["stack labels"]
+    assert layer.data.shape == (5, 64, 80)
+    np.testing.assert_array_equal(layer.data[3], squares((5, 5)))
+    assert not layer.data[:3].any()
+    viewer.dims.set_point(0, 1)
+    run_segment(dock, squares((30, 30)))
+    np.testing.assert_array_equal(layer.data[3], squares((5, 5)))
+    np.testing.assert_array_equal(layer.data[1], squares((30, 30)))
+
+
+def test_taking_the_dock_out_of_the_window_ends_the_engine(dock) -> None:
+    dock.session.viewer.window.remove_dock_widget(dock)
+    assert dock.engine.is_closed
+
+
+def test_export_writes_the_labels_with_their_pixel_size(dock, qtbot, tmp_path) -> None:
+    import tifffile
+
+    run_segment(dock, squares((5, 5), (30, 40)))
+    path = tmp_path / "mask.ome.tif"
+    dock.export_panel.export_to(path)
+    qtbot.waitUntil(lambda: "Mask written" in find(dock, "status").text(), timeout=10_000)
+    with tifffile.TiffFile(path) as tif:
+        np.testing.assert_array_equal(tif.asarray(), squares((5, 5), (30, 40)))
+        assert 'PhysicalSizeX="0.5"' in tif.ome_metadata
