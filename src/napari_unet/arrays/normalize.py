@@ -1,0 +1,147 @@
+"""Grey values to the range a network was trained on, from the statistics of the whole plane.
+
+The statistics are measured once on the whole plane and then applied tile by tile, so that a tile
+is as bright as its neighbour::
+
+    network input = (grey value - offset) / scale        each channel on its own
+
+What is not a number, or infinite, takes no part in the statistics and becomes 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unet.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_unet.settings import Normalization
+
+LIMIT = 1e6  # of a network input: far outside of any training, and no layer overflows yet
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What :func:`measure` found: one offset and one scale per channel, and where 0 goes."""
+
+    offset: NDArray[np.float64]
+    """Grey value that becomes 0, shape (C,)."""
+    scale: NDArray[np.float64]
+    """Grey values per unit of the network's input, above 0, shape (C,)."""
+    inverted_zero: float = 1.0
+    """What 0 becomes when grey values are inverted: 1 on a scale from 0 to 1."""
+
+
+def check_grey_values(dtype: Any) -> None:
+    """Check that the values of an image are real numbers.
+
+    Raises
+    ------
+    ImageError
+        If they are complex, text or objects.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        raise ImageError(
+            f"The image holds complex numbers ({dtype}), the network needs grey values. Take "
+            "e.g. their magnitude: np.abs(image)."
+        )
+    if dtype.kind not in "biuf":
+        raise ImageError(
+            f"The image holds values of type {dtype}, the network needs grey values. Convert it "
+            "to whole or real numbers, e.g. uint8, uint16 or float32."
+        )
+
+
+def measure(channels: NDArray[Any], normalization: Normalization) -> Statistics:
+    """Measure what :func:`normalize` needs, on a whole plane.
+
+    Parameters
+    ----------
+    channels : ndarray, shape (C, *spatial)
+        The whole plane (or volume), in raw grey values of any real dtype.
+    normalization : Normalization
+        The rule of the model's card.
+
+    Returns
+    -------
+    Statistics
+        A constant channel has scale 1. Where the two percentiles fall together although the
+        channel is not constant (a few bright pixels on black), the scale is its whole range.
+
+    Raises
+    ------
+    ImageError
+        If the values are not real numbers.
+    """
+    check_grey_values(channels.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        pairs = [_offset_and_scale(_finite(channel), normalization) for channel in channels]
+    offset, scale = np.array(pairs, np.float64).reshape(-1, 2).T
+    is_usable = np.isfinite(offset) & np.isfinite(scale) & (scale > 0)
+    inverted_zero = 0.0 if normalization.kind == "mean-std" else 1.0
+    return Statistics(np.nan_to_num(offset), np.where(is_usable, scale, 1.0), inverted_zero)
+
+
+def normalize(
+    channels: NDArray[Any], statistics: Statistics, invert: bool = False
+) -> NDArray[np.float32]:
+    """Scale grey values for the network.
+
+    Parameters
+    ----------
+    channels : ndarray, shape (C, *spatial)
+        Raw grey values: the plane that was measured, or any part of it.
+    statistics : Statistics
+        Of the whole plane.
+    invert : bool
+        Turn the result round (1 - x, or -x for mean-std), for dark objects on a bright
+        background.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, *spatial)
+        Always finite: what was not is 0, the background, inverted or not.
+    """
+    out = np.empty(channels.shape, np.float32)
+    working = np.result_type(channels.dtype, np.float32)  # float64 where float32 is too coarse
+    parts = zip(channels, statistics.offset, statistics.scale, out, strict=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for channel, offset, scale, target in parts:
+            scaled = (channel.astype(working) - working.type(offset)) / working.type(scale)
+            if invert:
+                scaled = statistics.inverted_zero - scaled
+            scaled[~np.isfinite(scaled)] = 0
+            np.clip(scaled, -LIMIT, LIMIT, out=target, casting="same_kind")
+    return out
+
+
+def _finite(channel: NDArray[Any]) -> NDArray[Any]:
+    """Return the values that count, flat, in a dtype that can be measured."""
+    values = channel.reshape(-1)
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f":
+        values = values.astype(np.result_type(values.dtype, np.float32), copy=False)
+        values = values[np.isfinite(values)]
+    return values
+
+
+def _offset_and_scale(values: NDArray[Any], rule: Normalization) -> tuple[float, float]:
+    """Measure one channel; a scale that is 0 or not finite is the caller's to mend."""
+    if rule.kind == "none" or values.size == 0:
+        return 0.0, 1.0
+    if rule.kind == "divide":
+        return 0.0, rule.divisor
+    if rule.kind == "mean-std":
+        return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    darkest, brightest = float(values.min()), float(values.max())
+    if rule.kind == "min-max":
+        return darkest, brightest - darkest
+    low, high = (float(value) for value in np.percentile(values, (rule.low, rule.high)))
+    return low, (high - low) or (brightest - darkest)

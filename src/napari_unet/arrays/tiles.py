@@ -1,0 +1,241 @@
+"""Overlap-tile: cut an image into windows whose results fit together without a seam.
+
+The network sees a tile (``outer``); near the tile's border it misses what lies beyond, so that
+margin, the halo, is thrown away and only the middle (``core``) is kept. The cores cover the image
+so that each pixel is written exactly once::
+
+        |<------------ outer: what the network sees ------------>|
+        |<-- halo -->|<--------- core: kept -------->|<-- halo -->|
+                              |<-- halo -->|<-------- core: kept -------->|   the next tile
+                              |<------------- its outer: ...
+
+    image  0 ................................................... n|mirrored
+           |0       |stride  |       |       |       |       |       |  grid of the poolings
+
+The result equals that of the whole image if the halo is as large as the network's reach **and**
+every tile starts on the grid of the poolings: a start between two grid lines pools other pixels
+together. At the border of the image there is no halo: there the network's own zero padding
+stands, in a tile as in the whole. Only to the right and below the image is mirrored, up to the
+next grid line.
+
+A network without padding (Ronneberger et al. 2015, Fig. 2) gives back less than it sees, by a
+``margin`` on each side. What it gives is right to the last pixel, so it needs no halo; instead
+the image is mirrored by the margin on all sides::
+
+    mirrored image   |<- margin ->|0 ............... image ............... n|<- margin ->|
+    first tile       |<- margin ->|<------- output ------->|<- margin ->|
+    second tile                |<- margin ->|<------- output ------->|<- margin ->|
+
+References
+----------
+.. [1] Ronneberger, Fischer, Brox (2015), U-Net, doi:10.1007/978-3-319-24574-4_28, Fig. 2.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unet.errors import TileSizeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One window and the part of its result that is kept; one slice per spatial axis."""
+
+    outer: tuple[slice, ...]
+    """What the network sees; counted in the mirrored image, which starts a margin before 0."""
+    core: tuple[slice, ...]
+    """What is written; counted in the image."""
+    local: tuple[slice, ...]
+    """The core again; counted in what the network gives back for this tile."""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Sizes a network can give back: ``smallest`` and every multiple of ``stride`` more."""
+
+    stride: int
+    margin: int
+    smallest: int
+
+    def up(self, size: int) -> int:
+        """Return the next such size that is not smaller."""
+        return self.smallest + _ceil(max(size - self.smallest, 0), self.stride)
+
+    def down(self, size: int) -> int:
+        """Return the next such size that is not larger (below ``smallest`` if there is none)."""
+        return self.smallest + _floor(size - self.smallest, self.stride)
+
+
+def plan_tiles(
+    shape: Sequence[int],
+    tile_px: int,
+    halo_px: int,
+    stride: int,
+    margin: int = 0,
+    smallest: int | None = None,
+) -> list[Tile]:
+    """Cover an image with as few equal tiles as possible.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Image size (Y, X) or (Z, Y, X) in pixels.
+    tile_px : int
+        Largest side of a tile in pixels, halo and margin included; rounded down to what the
+        network can take. Tiles are not larger than the image, so a short axis has one tile.
+    halo_px : int
+        Pixels per side that are computed and thrown away where tiles meet; rounded up to the
+        stride.
+    stride : int
+        Grid of the poolings in pixels.
+    margin : int
+        Pixels per side by which the network's output is smaller than its input; 0 if padded.
+    smallest : int, optional
+        Smallest size the network gives back in pixels; the stride if not given.
+
+    Returns
+    -------
+    list of Tile
+        Row by row. The cores partition the image; every ``outer`` starts on the grid.
+
+    Raises
+    ------
+    TileSizeError
+        If the tile has no room for a core between its halos, or is too small for the network.
+
+    References
+    ----------
+    .. [1] Ronneberger et al. (2015), U-Net, doi:10.1007/978-3-319-24574-4_28, Fig. 2.
+    """
+    grid = _Grid(stride, margin, stride if smallest is None else smallest)
+    halo = _ceil(halo_px, stride)
+    axes = [list(_tiles_along_axis(size, tile_px, halo, grid)) for size in shape]
+    return [
+        Tile(
+            outer=tuple(tile.outer[0] for tile in tiles),
+            core=tuple(tile.core[0] for tile in tiles),
+            local=tuple(tile.local[0] for tile in tiles),
+        )
+        for tiles in itertools.product(*axes)
+    ]
+
+
+def cut_tile(plane: NDArray[Any], tile: Tile, margin: int = 0) -> NDArray[Any]:
+    """Cut from a plane what the network sees of it in one tile.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (C, *spatial)
+        The plane.
+    tile : Tile
+        Planned for its size.
+    margin : int
+        The margin the tile was planned with.
+
+    Returns
+    -------
+    ndarray, shape (C, *outer)
+        Mirrored where the tile reaches beyond the plane; a view where it does not.
+    """
+    spans = [(part.start - margin, part.stop - margin) for part in tile.outer]
+    sizes = plane.shape[1:]
+    if all(0 <= start and stop <= size for (start, stop), size in zip(spans, sizes, strict=True)):
+        return plane[(slice(None), *(slice(*span) for span in spans))]
+    indices = [mirrored(*span, size) for span, size in zip(spans, sizes, strict=True)]
+    everywhere: tuple[Any, ...] = (slice(None), *np.ix_(*indices))
+    cut: NDArray[Any] = plane[everywhere]
+    return cut
+
+
+def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Find the pixel that stands at each position of an axis mirrored at its ends.
+
+    Parameters
+    ----------
+    start, stop : int
+        Positions that may lie before 0 or beyond the size.
+    size : int
+        Length of the axis, at least 1.
+
+    Returns
+    -------
+    ndarray of int, shape (stop - start,)
+        Each in 0..size-1. The end pixels are not doubled; an axis of one pixel repeats it.
+    """
+    period = max(2 * (size - 1), 1)
+    position = np.arange(start, stop) % period
+    return np.minimum(position, period - position)
+
+
+def _tiles_along_axis(size: int, tile_px: int, halo: int, grid: _Grid) -> Iterator[Tile]:
+    """Lay equal windows along one axis: the fewest, then the smallest that still cover it."""
+    padded = grid.up(size)
+    window, count = _even_windows(padded, tile_px, halo, grid)
+    steps = max(count - 1, 1)
+    starts = [_floor(i * (padded - window) // steps, grid.stride) for i in range(count)]
+    # Two windows are cut apart in the middle of their overlap, on the grid.
+    cuts = [
+        after + _floor((before + window - after) // 2, grid.stride)
+        for before, after in itertools.pairwise(starts)
+    ]
+    for start, first, last in zip(starts, [0, *cuts], [*cuts, size], strict=True):
+        yield Tile(
+            outer=(slice(start, start + window + 2 * grid.margin),),
+            core=(slice(first, last),),
+            local=(slice(first - start, last - start),),
+        )
+
+
+def _even_windows(padded: int, tile_px: int, halo: int, grid: _Grid) -> tuple[int, int]:
+    """Choose size (of the output) and number of the windows that cover a padded axis."""
+    largest = grid.down(tile_px - 2 * grid.margin)
+    if padded <= largest:
+        return padded, 1
+    if largest < max(grid.smallest, 2 * halo + grid.stride):
+        raise TileSizeError(_why_too_small(tile_px, halo, grid))
+    count = 1 - (largest - padded) // _step(largest, halo, grid)
+    enough = (
+        window
+        for window in range(grid.smallest, largest, grid.stride)
+        if window + (count - 1) * _step(window, halo, grid) >= padded
+    )
+    return next(enough, largest), count
+
+
+def _step(window: int, halo: int, grid: _Grid) -> int:
+    """Return the longest step from one window to the next."""
+    return _floor(window - 2 * halo, grid.stride)
+
+
+def _why_too_small(tile_px: int, halo: int, grid: _Grid) -> str:
+    """Say why a tile is too small, and which one would do."""
+    least = grid.up(max(grid.smallest, 2 * halo + grid.stride)) + 2 * grid.margin
+    if halo == 0:
+        return (
+            f"A tile of {tile_px} px leaves nothing to keep of what this network gives back. "
+            f"Choose at least {least} px."
+        )
+    return (
+        f"A tile of {tile_px} px has no room left between two halos of {halo} px. Choose at least "
+        f"{least} px, or a smaller halo, which gives an approximate result."
+    )
+
+
+def _ceil(size: int, stride: int) -> int:
+    """Round up to a multiple of the stride."""
+    return -(-size // stride) * stride
+
+
+def _floor(size: int, stride: int) -> int:
+    """Round down to a multiple of the stride."""
+    return size // stride * stride

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from napari_unet.arrays.normalize import LIMIT, check_grey_values, measure, normalize
+from napari_unet.errors import ImageError
+from napari_unet.settings import Normalization
+
+KINDS = ["percentile", "mean-std", "min-max", "divide", "none"]
+PERCENTILE = Normalization()
+
+
+@pytest.fixture
+def plane():
+    return np.random.default_rng(0).integers(0, 4000, (2, 40, 50))
+
+
+def scaled(channels, rule=PERCENTILE, invert=False):
+    return normalize(channels, measure(channels, rule), invert)
+
+
+def test_percentiles_become_zero_and_one(plane):
+    out = scaled(plane)
+    assert np.percentile(out[0], 1.0) == pytest.approx(0, abs=1e-5)
+    assert np.percentile(out[1], 99.8) == pytest.approx(1, abs=1e-5)
+
+
+def test_mean_and_deviation_become_zero_and_one(plane):
+    out = scaled(plane, Normalization(kind="mean-std"))
+    assert out.mean(axis=(1, 2)) == pytest.approx([0, 0], abs=1e-5)
+    assert out.std(axis=(1, 2)) == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_darkest_and_brightest_become_zero_and_one(plane):
+    out = scaled(plane, Normalization(kind="min-max"))
+    assert out.min(axis=(1, 2)).tolist() == [0, 0]
+    assert out.max(axis=(1, 2)).tolist() == [1, 1]
+
+
+def test_a_fixed_number_divides_and_none_leaves_grey_values(plane):
+    assert scaled(plane, Normalization(kind="divide", divisor=100)) == pytest.approx(plane / 100)
+    assert (scaled(plane, Normalization(kind="none")) == plane).all()
+
+
+def test_channels_are_scaled_each_on_its_own(plane):
+    other = plane * np.array([1, 50])[:, np.newaxis, np.newaxis] + 7
+    assert scaled(other) == pytest.approx(scaled(plane), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "int16", "int32", "int64", "float32", "float64", ">u2", ">f4"]
+)
+def test_the_dtype_makes_no_difference(dtype):
+    values = np.random.default_rng(0).integers(0, 120, (1, 30, 30))
+    assert scaled(values.astype(dtype)) == pytest.approx(scaled(values), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bool", "longdouble"])
+def test_rare_dtypes_are_scaled_too(dtype):
+    values = (np.random.default_rng(0).random((1, 30, 30)) > 0.5).astype(dtype)
+    assert (scaled(values) == values.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [("uint16", 33001), ("int64", 10**12), ("float64", 1e12)]
+)
+def test_a_large_offset_costs_no_digits(dtype, offset):
+    values = np.random.default_rng(0).integers(0, 3862, (1, 64, 64))
+    shifted = (values + offset).astype(dtype)
+    assert scaled(shifted) == pytest.approx(scaled(values), abs=1e-6)
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_finite_is_background_and_does_not_touch_the_rest(kind, invert):
+    values = np.random.default_rng(0).normal(size=(1, 50, 50))
+    holes = values.copy()
+    holes[0, :3, :20] = np.array([np.nan, np.inf, -np.inf])[:, np.newaxis]
+    rule = Normalization(kind=kind)
+    out = scaled(holes, rule, invert)
+    expected = normalize(values, measure(values[:, 3:], rule), invert)
+
+    assert np.isfinite(out).all()
+    assert (out[0, :3, :20] == 0).all()
+    assert out[0, 3:] == pytest.approx(expected[0, 3:], abs=0.05)
+
+
+@pytest.mark.parametrize("value", [0, 7, -3.5, np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_constant_image_stays_finite(kind, value):
+    out = scaled(np.full((1, 4, 4), value), Normalization(kind=kind))
+    assert np.isfinite(out).all()
+    if kind in {"percentile", "mean-std", "min-max"}:
+        assert (out == 0).all()
+
+
+def test_a_few_bright_pixels_on_black_are_scaled_by_the_whole_range():
+    image = np.zeros((1, 100, 100), np.uint8)
+    image[0, 50, 50:53] = 200
+    assert set(np.unique(scaled(image))) == {0, 1}
+
+
+def test_absurd_values_stay_within_what_a_network_can_add_up():
+    image = np.array([[[0, 1, 1e38, -1e38]]], np.float32)
+    out = scaled(image, Normalization(kind="none"))
+    assert out.tolist() == [[[0, 1, LIMIT, -LIMIT]]]
+
+
+@pytest.mark.parametrize("kind", ["percentile", "min-max", "mean-std"])
+def test_inverted_dark_objects_look_like_bright_ones(kind, plane):
+    rule = Normalization(kind=kind, low=0.5, high=99.5)
+    assert scaled(-plane, rule, invert=True) == pytest.approx(scaled(plane, rule), abs=1e-5)
+
+
+def test_a_part_of_the_plane_is_scaled_as_in_the_whole(plane):
+    statistics = measure(plane, PERCENTILE)
+    part = normalize(plane[:, 5:9, 7:30], statistics)
+    assert (part == normalize(plane, statistics)[:, 5:9, 7:30]).all()
+    assert (part != scaled(plane[:, 5:9, 7:30])).any()
+
+
+def test_the_image_is_not_changed(plane):
+    before = plane.astype(np.float32)
+    after = before.copy()
+    scaled(after, invert=True)
+    assert (before == after).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sentence"),
+    [("complex64", r"np\.abs"), ("U3", "Convert"), ("O", "Convert"), ("M8[s]", "Convert")],
+)
+def test_values_that_are_no_grey_values_are_told(dtype, sentence):
+    with pytest.raises(ImageError, match=sentence):
+        check_grey_values(np.dtype(dtype))
+    with pytest.raises(ImageError, match=sentence):
+        measure(np.zeros((1, 2, 2), dtype), PERCENTILE)
