@@ -69,13 +69,15 @@ class Architecture(Settings):
     widths: tuple[int, ...] = Field(
         (64, 128, 256, 512, 1024),
         min_length=2,
-        description="Feature channels of each level, the deepest last.",
+        max_length=8,
+        description="Feature channels of each level, the deepest last (1..4096 each).",
     )
     decoder_widths: tuple[tuple[int, ...], ...] | None = Field(
         None,
         description=(
-            "Feature channels of the convolutions on the way up, the deepest level first; "
-            "none: as many and as wide as on the way down."
+            "Feature channels on the way up, the deepest stage first; in each stage those of "
+            "the upsampling, then of every convolution. None: as many and as wide as on the "
+            "way down."
         ),
     )
     convolutions: int = Field(2, ge=1, le=4, description="Convolutions per level.")
@@ -84,12 +86,15 @@ class Architecture(Settings):
     )
     bias: bool = Field(True, description="Convolutions before a norm have a bias, too.")
     norm: Norm = Field("none", description="Normalisation after each convolution.")
-    norm_after_upsampling: bool = Field(
-        False, description="Normalisation and ReLU also after each transposed convolution."
+    norm_eps: float = Field(
+        1e-5, gt=0, le=0.1, description="Small number added to the variance in the norm."
     )
     upsampling: Literal["transposed", "nearest", "linear"] = Field(
         "transposed",
         description="2x2 transposed convolution, or resizing followed by a 2x2 convolution.",
+    )
+    relu_after_upsampling: bool = Field(
+        False, description="The norm, if there is one, and ReLU also after each upsampling."
     )
     skip_first: bool = Field(
         False, description="Order of the concatenation: the skip first, or the upsampled first."
@@ -97,7 +102,7 @@ class Architecture(Settings):
     output_kernel: Literal[1, 3] = Field(1, description="Size of the last convolution, in pixels.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of features dropped, 0..1.")
     dropout_levels: int = Field(
-        0, ge=0, description="How many of the deepest levels of the contracting path have dropout."
+        2, ge=0, description="How many of the deepest levels of the contracting path have dropout."
     )
     separable: bool = Field(
         False, description="Depthwise-separable 3x3 convolutions: fewer weights, less work."
@@ -108,10 +113,13 @@ class Architecture(Settings):
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
-        if any(width < 1 for width in self.widths):
-            raise ValueError("every level needs at least one feature channel")
-        if self.decoder_widths is not None and len(self.decoder_widths) != len(self.widths) - 1:
+        stages = self.decoder_widths or ()
+        if not all(1 <= width <= 4096 for level in (self.widths, *stages) for width in level):
+            raise ValueError("every level needs between 1 and 4096 feature channels")
+        if self.decoder_widths is not None and len(stages) != len(self.widths) - 1:
             raise ValueError("decoder_widths needs one entry for each level above the deepest")
+        if any(not 2 <= len(stage) <= 5 for stage in stages):
+            raise ValueError("each entry of decoder_widths needs the upsampling and 1..4 widths")
         if self.dropout_levels > len(self.widths):
             raise ValueError("dropout_levels cannot exceed the number of levels")
         return self

@@ -7,14 +7,17 @@ Every part that reads more than one pixel knows what it reads (see
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import cast
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from napari_unet.network.receptive_field import Span, layer_reads, shrinkage
-from napari_unet.settings import Architecture
+
+if TYPE_CHECKING:
+    from napari_unet.settings import Architecture
 
 CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
@@ -23,7 +26,7 @@ TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
 }
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-ZERO_PAD: dict[int, type[nn.ZeroPad2d] | type[nn.ZeroPad3d]] = {2: nn.ZeroPad2d, 3: nn.ZeroPad3d}
+ZERO_PAD: dict[int, Any] = {2: nn.ZeroPad2d, 3: nn.ZeroPad3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGE_POOL = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 LINEAR_MODE = {2: "bilinear", 3: "trilinear"}
@@ -60,7 +63,7 @@ class Block(nn.Module):
         self.units = nn.Sequential(
             *(
                 make_unit(shape, wide, narrow, relu=not (shape.residual and index == last))
-                for index, (wide, narrow) in enumerate(zip(widths, widths[1:], strict=False))
+                for index, (wide, narrow) in enumerate(pairwise(widths))
             )
         )
         self.shrinkage = shrinkage(self.units)
@@ -108,7 +111,7 @@ class Gate(nn.Module):
     def forward(self, skip: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """Return the skip, each pixel multiplied by its attention 0..1."""
         seen = torch.relu(self.from_skip(skip) + self.from_gate(gate))
-        return cast("torch.Tensor", skip * torch.sigmoid(self.attention(seen)))
+        return skip * torch.sigmoid(self.attention(seen))
 
 
 class PyramidPooling(nn.Module):

@@ -22,7 +22,7 @@ References
 from __future__ import annotations
 
 import math
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import nn
@@ -45,7 +45,11 @@ from napari_unet.network.receptive_field import (
     measure_field,
     shrinkage,
 )
-from napari_unet.settings import Architecture
+
+if TYPE_CHECKING:
+    from torch.nn.modules.conv import _ConvNd
+
+    from napari_unet.settings import Architecture
 
 __all__ = ["PRESETS", "UNet"]
 
@@ -163,9 +167,8 @@ class UNet(nn.Module):
         TileSizeError
             If a size cannot be halved evenly as often as the network halves it.
         """
-        if not torch.jit.is_tracing():
-            self._check(x)
-        skips = []
+        self._check(x)
+        skips: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.pool(x))
             skips.append(x)
@@ -238,30 +241,51 @@ class UNet(nn.Module):
         return self._smallest + steps * self.stride
 
     def reads(self, span: Span) -> Span:
-        """Return the span of the input that a span of the output depends on."""
+        """Return the span of the input that a span of the output depends on.
+
+        Parameters
+        ----------
+        span : Span
+            Pixels of the output, counted from the output's first.
+
+        Returns
+        -------
+        Span
+            Pixels of the input, counted from the input's first.
+        """
         span = layer_reads(self.output, span)
         skips = []
-        for stage, crop in zip(reversed(self.up), self._crops, strict=True):
-            joined = layer_reads(cast("Stage", stage).block, span)
+        for stage, crop in zip(reversed(self._stages), self._crops, strict=True):
+            joined = stage.block.reads(span)
             skips.append(joined.shifted(crop))
-            span = layer_reads(cast("Stage", stage).upsampling, joined)
-        span = layer_reads(self.bottom, span)
-        span = layer_reads(self.down[-1], span)
-        for block, skip in zip(reversed(self.down[:-1]), reversed(skips), strict=True):
-            span = layer_reads(block, layer_reads(self.pool, span).joined(skip))
+            span = layer_reads(stage.upsampling, joined)
+        *blocks, deepest = self._blocks
+        span = deepest.reads(layer_reads(self.bottom, span))
+        for block, skip in zip(reversed(blocks), reversed(skips), strict=True):
+            span = block.reads(layer_reads(self.pool, span).joined(skip))
         return span
+
+    @property
+    def _blocks(self) -> list[Block]:
+        """The levels of the contracting path, from the top."""
+        return cast("list[Block]", list(self.down))
+
+    @property
+    def _stages(self) -> list[Stage]:
+        """The steps of the expanding path, from the bottom."""
+        return cast("list[Stage]", list(self.up))
 
     def _measure(self) -> None:
         """Compute stride, crops, margin, smallest input and reach from the layers."""
-        depth = len(self.up)
-        self.stride = math.prod([int(self.pool.stride)] * depth)
-        lost = [cast("Block", block).shrinkage for block in self.down]
-        regained = [cast("Stage", stage).block.shrinkage for stage in self.up]
+        lost = [block.shrinkage for block in self._blocks]
+        regained = [stage.block.shrinkage for stage in self._stages]
         below, crops = lost[-1], []
         for down, up in zip(reversed(lost[:-1]), regained, strict=True):
+            # The features from below lack this many pixels of the skip, half of them per side.
             crops.append(below)
             below = down + 2 * below + up
         self._crops = tuple(reversed(crops))
+        self.stride = int(2 ** len(regained))
         self.margin = (below + shrinkage(self.output)) // 2
         self._smallest = self._find_smallest(lost, regained)
         field = measure_field(self, self.stride, self.margin)
@@ -270,19 +294,10 @@ class UNet(nn.Module):
         self.exact = is_exact(self)
 
     def _find_smallest(self, lost: list[int], regained: list[int]) -> int:
-        """Go up from the smallest bottom until every size on the way is positive."""
-        whole_tile = self.architecture.norm in ("instance", "group")
-        # A norm over a single pixel would leave nothing of it.
-        bottom = 2 if whole_tile else 1
-        while True:
-            size = bottom
-            sizes = [size]
-            for shrink in regained:
-                size = 2 * size - shrink
-                sizes.append(size)
-            sizes.append(size - shrinkage(self.output))
-            if min(sizes) > 0:
-                break
+        """Find the smallest input of which something is left at every level."""
+        # A norm over the single pixel of a tile would leave nothing of it.
+        bottom = 2 if self.architecture.norm in ("instance", "group") else 1
+        while min(_sizes_up(bottom, regained)) <= shrinkage(self.output):
             bottom += 1
         size = bottom + lost[-1]
         for shrink in reversed(lost[:-1]):
@@ -301,11 +316,13 @@ class UNet(nn.Module):
         sizes = [int(size) for size in x.shape[2:]]
         if all(self.output_size(size) for size in sizes):
             return
-        better = [self.valid_input(size) for size in sizes]
+        grid = f"a multiple of {self.stride}"
+        if self.margin:
+            grid = f"{self._smallest} plus {grid}"
         raise TileSizeError(
-            f"Tile {_times(sizes)} px cannot be halved {len(self.up)} times evenly by this "
-            f"network. Choose {_times(better)} px: {self._smallest} px or a multiple of "
-            f"{self.stride} px more."
+            f"Tile {_times(sizes)} px does not fit the grid of a network of {len(self.down)} "
+            f"levels. Choose {grid} px, e.g. "
+            f"{_times([self.valid_input(size) for size in sizes])}."
         )
 
 
@@ -316,22 +333,32 @@ def _stage_widths(shape: Architecture) -> tuple[tuple[int, ...], ...]:
     return tuple((width,) * (1 + shape.convolutions) for width in reversed(shape.widths[:-1]))
 
 
+def _sizes_up(bottom: int, regained: list[int]) -> list[int]:
+    """Sizes of the features at the bottom and after each stage on the way up."""
+    sizes = [bottom]
+    for shrink in regained:
+        sizes.append(2 * sizes[-1] - shrink)
+    return sizes
+
+
 def _initialise(net: UNet) -> None:
     """Draw the weights as He et al. (2015), doi:10.1109/ICCV.2015.123; zero biases."""
-    linear = {net.output}
+    linear: set[nn.Module] = {net.output}
     if not net.architecture.relu_after_upsampling:
-        linear |= {cast("Stage", stage).upsampling.convolution for stage in net.up}
+        linear |= {cast("Stage", stage).upsampling[-1] for stage in net.up}
     for layer in net.modules():
-        if not isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)):
-            continue
-        share = math.prod(layer.kernel_size) / layer.groups
-        if isinstance(layer, TRANSPOSED):
-            # Each output pixel of a transposed convolution sees a part of the kernel only.
-            share /= math.prod(layer.stride)
-        gain = 1.0 if layer in linear else 2.0
-        nn.init.normal_(layer.weight, std=math.sqrt(gain / (layer.in_channels * share)))
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)):
+            gain = 1.0 if layer in linear else 2.0
+            nn.init.normal_(layer.weight, std=math.sqrt(gain / _fan_in(layer)))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _fan_in(layer: _ConvNd) -> float:
+    """Count the input features that one output pixel is a sum of."""
+    seen = math.prod(layer.kernel_size) * layer.in_channels / layer.groups
+    # An output pixel of a transposed convolution sees a part of the kernel only.
+    return seen / math.prod(layer.stride) if layer.transposed else seen
 
 
 def _times(sizes: list[int]) -> str:

@@ -1,0 +1,138 @@
+"""Which processor computes, and what stands in the way of a faster one."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_unet.errors import DeviceError
+
+if TYPE_CHECKING:
+    from napari_unet.settings import Device
+
+GIB = 2**30
+CUDA_INDEX = "https://download.pytorch.org/whl/cu126"
+# Words that drivers and allocators use when memory runs out.
+MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "alloc_failed",
+    "bad_alloc",
+)
+NVIDIA_TRACES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+
+
+def choose_device(wanted: Device = "auto") -> torch.device:
+    """Choose the processor that computes.
+
+    Parameters
+    ----------
+    wanted : {"auto", "cpu", "cuda", "mps"}
+        A processor, or ``auto``: an NVIDIA (or ROCm) GPU, else an Apple GPU, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        The processor.
+
+    Raises
+    ------
+    DeviceError
+        If a GPU is asked for that is not there.
+    """
+    usable = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return torch.device(next(kind for kind, is_there in usable.items() if is_there))
+    if not usable[wanted]:
+        reason = device_problem() or "this computer has a GPU of another kind."
+        raise DeviceError(
+            f"Device {wanted!r} cannot be used: {reason} Choose 'auto' or 'cpu' to go on without."
+        )
+    return torch.device(wanted)
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a processor as people know it.
+
+    Parameters
+    ----------
+    device : torch.device
+        As given by :func:`choose_device`.
+
+    Returns
+    -------
+    str
+        For example ``GPU NVIDIA RTX A4000 (16 GB)`` or ``CPU (8 threads)``.
+    """
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"GPU {properties.name} ({round(properties.total_memory / GIB)} GB)"
+    if device.type == "mps":
+        return "GPU of this Mac (Metal)"
+    threads = torch.get_num_threads()
+    return f"CPU ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def device_problem() -> str | None:
+    """Say why no GPU is used, and what would mend it.
+
+    Returns
+    -------
+    str or None
+        Sentences for the user; None if there is a GPU and torch uses it.
+    """
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        return None
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        return (
+            "this torch could use a GPU but finds none: there is no GPU in this computer, or "
+            "its driver is missing or too old. With an NVIDIA GPU, install the newest driver "
+            "from https://www.nvidia.com/drivers and start again."
+        )
+    if _has_nvidia_driver():
+        return (
+            "there is an NVIDIA GPU, but the installed torch is the build for CPUs. Mend it by: "
+            f"{sys.executable} -m pip install --force-reinstall torch --index-url {CUDA_INDEX}"
+        )
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return (
+            "torch cannot use the GPU of this Mac; it needs macOS 14 or newer and a Python for "
+            "Apple processors."
+        )
+    return "no GPU was found in this computer; the CPU computes."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory ran out, on the GPU or in the computer.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised while computing.
+
+    Returns
+    -------
+    bool
+        True if a smaller tile or batch may help.
+    """
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in message for word in MEMORY_WORDS)
+
+
+def _has_nvidia_driver() -> bool:
+    """Look for the traces an NVIDIA driver leaves, without asking it."""
+    if sys.platform == "win32":
+        return (Path("C:/Windows/System32") / "nvcuda.dll").exists()
+    return any(Path(trace).exists() for trace in NVIDIA_TRACES)
