@@ -1,10 +1,10 @@
-"""From the network's probabilities to labels: one number per object, or one per class.
+r"""From the network's probabilities to labels: one number per object, or one per class.
 
 Pixels above the threshold belong to objects. Where the network also says how deep inside an
 object a pixel is (distance) or where objects end (boundary), that cuts apart what touches::
 
-    foreground      ___/‾‾‾‾‾‾‾‾‾\\___      above the threshold: one blob
-    distance        ___/\\___/\\_____       above the seed level: two seeds
+    foreground      ___/‾‾‾‾‾‾‾‾‾\___      above the threshold: one blob
+    distance        ___/\___/\_____       above the seed level: two seeds
     labels          ...1111122222...       the seeds grow until they meet (watershed)
 
 A blob without a seed is an object of its own, so small or faint objects are not lost; a blob
@@ -96,20 +96,24 @@ def find_classes(probability: Probability, activation: str = "softmax") -> Label
         If a single map is said to come from a softmax.
     """
     if len(probability) > 1:
-        return np.argmax(probability, axis=0).astype(np.int32)
+        classes: Labels = np.argmax(probability, axis=0).astype(np.int32)
+        return classes
     if activation == "softmax":
         raise ModelError(
             "A softmax over one class is 1 everywhere. Give the network two classes, background "
             "and foreground, or a sigmoid."
         )
-    return (probability[0] > 0.5).astype(np.int32)
+    above: Labels = (probability[0] > 0.5).astype(np.int32)
+    return above
 
 
 def _foreground(probability: Probability, outputs: tuple[str, ...]) -> Probability:
     """Probability that a pixel belongs to any object."""
-    if "foreground" in outputs:
-        return probability[outputs.index("foreground")]
-    return probability[0] if len(outputs) == 1 else 1 - probability[0]
+    if "foreground" not in outputs and len(outputs) > 1:
+        return 1 - probability[0]
+    index = outputs.index("foreground") if "foreground" in outputs else 0
+    foreground: Probability = probability[index]
+    return foreground
 
 
 def _depth_and_seeds(
@@ -170,12 +174,12 @@ def _keep_large(labels: Labels, min_size: int) -> Labels:
 
 
 def _sizes(labels: Labels) -> NDArray[np.intp]:
-    """Number of pixels of each label, the background's first."""
+    """Count the pixels of each label, the background's first."""
     return np.bincount(labels.ravel(), minlength=1)
 
 
 def _components(mask: Mask) -> Labels:
-    """Number connected pixels (no diagonals)."""
+    """Give each group of connected pixels (no diagonals) its number."""
     from scipy import ndimage
 
     labels = np.zeros(mask.shape, np.int32)

@@ -221,9 +221,7 @@ def _overlap(labels: Labels, truth: Labels, labelled: NDArray[np.bool_] | None) 
     label_ids, label_at = _positions(labels)
     truth_ids, truth_at = _positions(truth)
     known = np.ones(labels.size, bool) if labelled is None else labelled.ravel().astype(bool)
-    pairs, both = np.unique(
-        label_at[known] * len(truth_ids) + truth_at[known], return_counts=True
-    )
+    pairs, both = np.unique(label_at[known] * len(truth_ids) + truth_at[known], return_counts=True)
     rows, columns = np.divmod(pairs, len(truth_ids))
     objects = (rows > 0) & (columns > 0)
     return _Overlap(
@@ -237,11 +235,11 @@ def _overlap(labels: Labels, truth: Labels, labelled: NDArray[np.bool_] | None) 
 
 def _positions(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Ids that occur, the background always first, and the position of each pixel's id."""
-    ids, at = np.unique(labels, return_inverse=True)
-    ids, at = ids.astype(np.int64), at.ravel().astype(np.int64)
+    found, inverse = np.unique(labels, return_inverse=True)
+    ids, at = found.astype(np.int64), inverse.ravel().astype(np.int64)
     if 0 in ids:
         return ids, at
-    return np.concatenate([[0], ids]), at + 1
+    return np.concatenate([np.zeros(1, np.int64), ids]), at + 1
 
 
 def _side(ids: NDArray[np.int64], at: NDArray[np.int64], known: NDArray[np.bool_]) -> _Side:

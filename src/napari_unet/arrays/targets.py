@@ -131,7 +131,8 @@ def _make_map(labels: Labels, name: str, index: int) -> NDArray[Any]:
         return _boundary(labels)
     if name == "distance":
         return _relative_depth(labels)
-    return labels == index
+    belongs: NDArray[np.bool_] = labels == index
+    return belongs
 
 
 def _boundary(labels: Labels) -> NDArray[np.bool_]:
@@ -157,9 +158,9 @@ def _relative_depth(labels: Labels) -> Map:
     depth[np.isinf(depth)] = 1  # an image that is all one object has no edge
     greatest = np.zeros(len(ids), np.float32)
     np.maximum.at(greatest, compact.ravel(), depth.ravel())
-    relative: Map = depth / np.maximum(greatest, 1)[compact]
-    relative[labels == 0] = 0
-    return relative
+    depth /= np.maximum(greatest, 1)[compact]
+    depth[labels == 0] = 0
+    return depth
 
 
 def _two_nearest(labels: Labels, reach: float) -> tuple[Map, Map]:

@@ -217,8 +217,6 @@ def _sample(values: Tensor, relative: Tensor, mode: str, padding: str) -> Tensor
     )
 
 
-def _evenly(
-    shape: tuple[int, ...], low: float, high: float, generator: Generator | None
-) -> Tensor:
+def _evenly(shape: tuple[int, ...], low: float, high: float, generator: Generator | None) -> Tensor:
     """Random numbers spread evenly between two values."""
     return torch.rand(shape, generator=generator) * (high - low) + low
