@@ -25,7 +25,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d)
 PADDINGS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 WHOLE_TILE = (
@@ -147,7 +147,7 @@ def layer_reads(layer: nn.Module, span: Span) -> Span:
         return span
     if isinstance(layer, CONVOLUTIONS):
         return _convolution_reads(layer, span)
-    if isinstance(layer, TRANSPOSED):
+    if isinstance(layer, TRANSPOSED_CONVOLUTIONS):
         return _transposed_reads(layer, span)
     if isinstance(layer, POOLINGS):
         return _pooling_reads(layer, span)

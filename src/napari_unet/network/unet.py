@@ -21,24 +21,16 @@ References
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import nn
 
 from napari_unet.errors import ImageError, SettingError, TileSizeError
-from napari_unet.network.blocks import (
-    CONVOLUTION,
-    MAX_POOL,
-    Block,
-    PyramidPooling,
-    Stage,
-)
+from napari_unet.network.blocks import Block, PyramidPooling, Stage
+from napari_unet.network.layers import CONVOLUTION, MAX_POOL, draw_weights
 from napari_unet.network.presets import PRESETS, find_preset
 from napari_unet.network.receptive_field import (
-    CONVOLUTIONS,
-    TRANSPOSED,
     Span,
     is_exact,
     layer_reads,
@@ -47,8 +39,6 @@ from napari_unet.network.receptive_field import (
 )
 
 if TYPE_CHECKING:
-    from torch.nn.modules.conv import _ConvNd
-
     from napari_unet.settings import Architecture
 
 __all__ = ["PRESETS", "UNet"]
@@ -106,7 +96,7 @@ class UNet(nn.Module):
             below = stage[-1]
         padding = shape.output_kernel // 2 if shape.padded else 0
         self.output = CONVOLUTION[dims](below, shape.classes, shape.output_kernel, padding=padding)
-        _initialise(self)
+        draw_weights(self, _linear_layers(self))
         self._frozen_levels = 0
         self._measure()
 
@@ -341,24 +331,11 @@ def _sizes_up(bottom: int, regained: list[int]) -> list[int]:
     return sizes
 
 
-def _initialise(net: UNet) -> None:
-    """Draw the weights as He et al. (2015), doi:10.1109/ICCV.2015.123; zero biases."""
-    linear: set[nn.Module] = {net.output}
-    if not net.architecture.relu_after_upsampling:
-        linear |= {cast("Stage", stage).upsampling[-1] for stage in net.up}
-    for layer in net.modules():
-        if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)):
-            gain = 1.0 if layer in linear else 2.0
-            nn.init.normal_(layer.weight, std=math.sqrt(gain / _fan_in(layer)))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
-def _fan_in(layer: _ConvNd) -> float:
-    """Count the input features that one output pixel is a sum of."""
-    seen = math.prod(layer.kernel_size) * layer.in_channels / layer.groups
-    # An output pixel of a transposed convolution sees a part of the kernel only.
-    return seen / math.prod(layer.stride) if layer.transposed else seen
+def _linear_layers(net: UNet) -> set[nn.Module]:
+    """Find the convolutions that no ReLU follows."""
+    if net.architecture.relu_after_upsampling:
+        return {net.output}
+    return {net.output, *(cast("Stage", stage).upsampling[-1] for stage in net.up)}
 
 
 def _times(sizes: list[int]) -> str:
