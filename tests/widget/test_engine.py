@@ -375,6 +375,13 @@ def test_every_error_in_a_job_reaches_the_person(engine, qtbot, kind, message, i
     assert engine.notices == []
 
 
+def test_a_process_that_an_error_has_spoilt_is_replaced(engine, qtbot):
+    pid = process_id(engine, qtbot)
+    name, (message, _) = run(engine, qtbot, "fail", kind="RuntimeError", message="spoilt")
+    assert (name, message) == ("failed", "RuntimeError: spoilt")
+    assert process_id(engine, qtbot) != pid
+
+
 def test_an_unknown_job_and_an_unknown_parameter_are_told(engine, qtbot):
     assert "There is no job 'dance'" in run(engine, qtbot, "dance")[1][0]
     assert "steps" in run(engine, qtbot, "tiles", steps=3)[1][0]
@@ -535,6 +542,34 @@ def test_the_window_ticks_on_while_a_large_array_travels(engine, qtbot):
         longest, last = max(longest, now - last), now
     assert diary.names[0] == "done"
     assert longest < 0.1
+
+
+@pytest.mark.slow
+def test_the_real_jobs_segment_relabel_and_cancel(qtbot, tmp_path, tiny_unet, blobs):
+    from napari_unet.models.card import Card
+    from napari_unet.models.model import Model, save_model
+
+    card = Card(name="tiny", architecture=tiny_unet.architecture)
+    path = str(save_model(Model(tiny_unet, card), tmp_path / "tiny.safetensors"))
+    engine = Engine()
+    assert run(engine, qtbot, "load", model=path)[1]["stride"] == 4
+    how = {"model": path, "axes": "YX", "settings": SegmentSettings(tile_px=64)}
+    _, result = run(engine, qtbot, "segment", arrays={"image": blobs.image}, **how)
+    assert result["labels"].shape == result["probability"].shape[1:] == blobs.image.shape
+    settings = SegmentSettings().instances
+    _, again = run(engine, qtbot, "label", token=result["token"], settings=settings)
+    np.testing.assert_array_equal(again["labels"], result["labels"])
+
+    diary = Diary(engine.submit("segment", arrays={"image": np.ones((4000, 4000))}, **how))
+    diary.until_progress(qtbot)
+    started = time.perf_counter()
+    diary.job.cancel()
+    assert diary.outcome(qtbot)[0] == "cancelled"
+    assert time.perf_counter() - started < 1.0
+    name, (message, is_expected) = run(engine, qtbot, "load", model="nothing")
+    assert (name, is_expected) == ("failed", True)
+    assert "nothing" in message
+    engine.close()
 
 
 def test_messages_are_single_lines_of_json():

@@ -30,6 +30,10 @@ def explain(error):
     return "Explained." if "explain me" in str(error) else None
 
 
+def is_spoilt(error):
+    return "spoilt" in str(error)
+
+
 def tidy():
     pass
 

@@ -8,9 +8,9 @@ from napari_unet.errors import WorkerError
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, save_model
 from napari_unet.runs.predict import segment as segment_plainly
-from napari_unet.runs.progress import Note, TileDone
+from napari_unet.runs.progress import Note, StepDone, TileDone
 from napari_unet.settings import InstanceSettings, SegmentSettings
-from napari_unet.worker import jobs
+from napari_unet.worker import jobs, protocol
 from napari_unet.worker.__main__ import Call
 
 
@@ -131,6 +131,28 @@ def test_the_doubtful_spot_is_the_one_not_vouched_for(call, run_to_end, model_pa
     assert run_to_end(third)[1]["position"] is None
 
 
+def test_a_model_learns_from_named_samples_and_is_saved(call, model_path, blobs, run_to_end):
+    checked = np.ones(blobs.labels.shape, bool)
+    arrays = {"a": np.stack([blobs.image] * 2, axis=-1), "b": blobs.labels, "c": checked}
+    request = call(**arrays)
+    progress, values = run_to_end(
+        jobs.finetune(
+            request,
+            model=model_path,
+            samples=[{"image": "a", "axes": "YXC", "labels": "b", "labelled": "c"}],
+            settings={"steps": 3, "seconds": None, "batch": 1, "crop_px": 32},
+            name="mine",
+        )
+    )
+    assert [event.step for event in progress if isinstance(event, StepDone)][-1] == 3
+    assert values["outcome"] in {"better", "not better", "cannot judge"}
+    assert values["verdict"]
+    assert values["model"].parent == request.folder
+    new = jobs._models.get(str(values["model"]))
+    assert (new.card.name, new.card.parent) == ("mine", "tiny")
+    assert json.loads(protocol.encode(protocol.Done(1, values)))["values"]["report"]
+
+
 def test_a_model_is_saved_where_it_was_asked_for(call, model_path, tmp_path, run_to_end):
     destination = tmp_path / "mine.safetensors"
     _, values = run_to_end(jobs.save(call(), model=model_path, destination=str(destination)))
@@ -145,8 +167,6 @@ def test_evaluate_gives_plain_numbers(call, blobs, run_to_end):
 
 
 def test_every_result_can_be_sent(call, model_path, blobs, run_to_end):
-    from napari_unet.worker import protocol
-
     for job in (
         jobs.load(call(), model=model_path),
         jobs.segment(call(image=blobs.image), model=model_path, axes="YX", settings=settings()),

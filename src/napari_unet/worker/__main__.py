@@ -5,8 +5,8 @@ output. A thread of its own listens to the input, so that Cancel and Stop are he
 and the process ends at once when the window is gone, however it went. Only events go to the
 standard output: it is put aside first, and whatever libraries print goes to standard error.
 
-What the jobs are is told by a module with the functions ``prepare``, ``explain`` and ``tidy`` and
-the table ``JOBS``: :mod:`napari_unet.worker.jobs`, or another one in tests.
+What the jobs are is told by a module, see :class:`Jobs`: :mod:`napari_unet.worker.jobs`, or
+another one in tests.
 """
 
 from __future__ import annotations
@@ -66,6 +66,9 @@ class Jobs(Protocol):
 
     def explain(self, error: BaseException) -> str | None:
         """Put an error that is not a defect into a sentence; None for a defect."""
+
+    def is_spoilt(self, error: BaseException) -> bool:
+        """Say if no job can succeed in this process after an error."""
 
     def tidy(self) -> None:
         """Give memory back after a job."""
@@ -131,25 +134,22 @@ class Reporter:
         self._request = request
         self._outbox = outbox
         self._started = time.monotonic()
-        self._last_tile = -SHORTEST_PAUSE_S
+        self._last = -SHORTEST_PAUSE_S
 
     def report(self, progress: Progress) -> None:
-        """Send a progress; a tile that follows close on another one is left out."""
-        if isinstance(progress, TileDone):
-            self._report_tile(progress)
-        elif isinstance(progress, StepDone):
-            self._send("step", **vars(progress))
-        elif isinstance(progress, Note):
-            self._send("note", text=progress.text)
-
-    def _report_tile(self, tile: TileDone) -> None:
+        """Send a progress; what follows close on another one is left out."""
         passed = time.monotonic() - self._started
-        if tile.done < tile.total and passed - self._last_tile < SHORTEST_PAUSE_S:
-            return
-        self._last_tile = passed
-        left = passed / tile.done * (tile.total - tile.done) if tile.done else None
-        fraction = tile.done / tile.total if tile.total else 1.0
-        self._send("tile", fraction=fraction, seconds_left=left, **vars(tile))
+        is_soon = passed - self._last < SHORTEST_PAUSE_S
+        if isinstance(progress, Note):
+            self._send("note", text=progress.text)
+        elif isinstance(progress, TileDone) and not (is_soon and progress.done < progress.total):
+            self._last = passed
+            left = passed / progress.done * (progress.total - progress.done)
+            fraction = progress.done / progress.total
+            self._send("tile", fraction=fraction, seconds_left=left, **vars(progress))
+        elif isinstance(progress, StepDone) and not (is_soon and progress.held_out is None):
+            self._last = passed
+            self._send("step", **vars(progress))
 
     def _send(self, kind: Any, **values: Any) -> None:
         self._outbox.send(protocol.Progress(self._request, kind, **values))
@@ -194,6 +194,7 @@ def carry_out(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbo
     inbox, outbox : Inbox, Outbox
         Both directions to the window.
     """
+    is_spoilt = False
     try:
         event = _run(request, jobs, inbox, outbox)
     except Cancelled:
@@ -202,9 +203,12 @@ def carry_out(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbo
         event = protocol.Failed(request.id, str(error), is_expected=True)
     except BaseException as error:  # noqa: BLE001 - the edge of the process: all is told
         event = _failed(request, error, jobs.explain(error))
+        is_spoilt = jobs.is_spoilt(error)
     _remove(request.arrays.values())
-    jobs.tidy()
     outbox.send(event)
+    if is_spoilt:
+        os._exit(1)  # the window starts another process
+    jobs.tidy()
 
 
 def _run(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbox) -> protocol.Event:

@@ -17,7 +17,6 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -26,6 +25,7 @@ import torch
 
 from napari_unet.arrays import metrics
 from napari_unet.arrays.axes import Planes, plan_planes
+from napari_unet.arrays.instances import find_instances
 from napari_unet.arrays.uncertainty import most_uncertain
 from napari_unet.errors import WorkerError
 from napari_unet.models.card import FOREGROUND, Card
@@ -33,13 +33,15 @@ from napari_unet.models.library import find_model
 from napari_unet.models.model import Model, load_model, save_in_library, save_model
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs.background import Background
+from napari_unet.runs.finetune import finetune_steps
 from napari_unet.runs.predict import label_steps, predict_steps
 from napari_unet.runs.progress import Job, Note, TileDone
+from napari_unet.runs.samples import Sample
 from napari_unet.settings import FinetuneSettings, InstanceSettings, SegmentSettings, checked
 from napari_unet.worker.protocol import Array, open_array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from napari_unet.worker.__main__ import Call
 
@@ -91,6 +93,7 @@ def prepare() -> str:
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(torch.zeros(1, 1, 8, 8)).sum().backward()
     optimizer.step()
+    find_instances(np.eye(8, dtype=np.float32)[None], (FOREGROUND,), InstanceSettings())
     return describe_device(choose_device("auto"))
 
 
@@ -113,6 +116,22 @@ def explain(error: BaseException) -> str | None:
             "device 'cpu', or close other programs."
         )
     return None
+
+
+def is_spoilt(error: BaseException) -> bool:
+    """Say if no job can succeed in this process after an error.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a job raised.
+
+    Returns
+    -------
+    bool
+        True after a fault of a GPU: CUDA then refuses everything until the process ends.
+    """
+    return "CUDA error" in str(error)
 
 
 def tidy() -> None:
@@ -203,25 +222,24 @@ def finetune(
     name: str | None = None,
 ) -> Job[Values]:
     """Let a model learn from corrections; what comes out is saved in the call's folder."""
-    from napari_unet.runs.finetune import finetune_steps
-
     loaded = yield from _in_background(_models.get, model)
     result = yield from finetune_steps(
         loaded,
-        [_sample(call, described, loaded.card) for described in samples],
+        [_sample(call, described) for described in samples],
         checked(FinetuneSettings, settings),
-        checked(SegmentSettings, segment or {}),
+        None if segment is None else checked(SegmentSettings, segment),
         stop=call.is_stopped,
     )
-    card = result.model.card.replace(name=name) if name else result.model.card
-    path = save_model(Model(result.model.net, card), call.folder / f"{card.name}.safetensors")
+    new = result.model
+    if name is not None:
+        new = Model(new.net, new.card.replace(name=name))
     return {
-        "outcome": "better" if result.accepted else "not better",
+        "outcome": result.outcome,
         "verdict": result.verdict,
-        "before": _plain(result.before),
-        "after": _plain(result.after),
-        "model": path,
-        "card": card,
+        "before": None if result.before is None else result.before.as_dict(),
+        "after": None if result.after is None else result.after.as_dict(),
+        "model": save_model(new, call.folder / "model.safetensors"),
+        "card": new.card,
         "report": result.report,
     }
 
@@ -352,24 +370,13 @@ def _foreground(kept: Kept) -> Array:
     return plane
 
 
-def _sample(call: Call, described: Values, card: Card) -> Any:
-    """Put one plane with its labels together."""
-    from napari_unet.runs.crops import Sample
-
+def _sample(call: Call, described: Values) -> Sample:
+    """Put one plane with its labels together; its arrays are named, its axes told."""
     arrays = {
         key: call.arrays[described[key]]
         for key in ("image", "labels", "labelled", "changed")
         if described.get(key) is not None
     }
     image = arrays.pop("image")
-    axes = described.get("axes") or "CZYX"[-image.ndim :]
-    planes = plan_planes(image.shape, axes, card.architecture.spatial_dims)
-    return Sample(image=planes.read(image, ()), **arrays)
-
-
-def _plain(scores: Any) -> Mapping[str, Any] | None:
-    """Return scores as plain values."""
-    if scores is not None and is_dataclass(scores) and not isinstance(scores, type):
-        return asdict(scores)
-    plain: Mapping[str, Any] | None = scores
-    return plain
+    axes = described.get("axes") or "CYX"[-image.ndim :]
+    return Sample(plan_planes(image.shape, axes).read(image, ()), **arrays)
