@@ -109,7 +109,7 @@ def test_a_tile_as_large_as_the_image_needs_no_room_for_a_halo():
 @pytest.mark.parametrize("size", [1, 2, 3, 10])
 def test_mirroring_is_that_of_numpy_for_any_size_and_margin(size):
     axis = np.arange(size)
-    expected = np.pad(axis, (25, 31), mode="reflect") if size > 1 else np.zeros(57, int)
+    expected = np.pad(axis, (25, 31), mode="reflect")
     assert (mirrored(-25, size + 31, size) == expected).all()
 
 

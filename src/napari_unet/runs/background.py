@@ -1,0 +1,57 @@
+"""Compute beside a job, so that the job can be cancelled before the computing is over.
+
+One tile of a large network, or the watershed of a large plane, takes longer than a person waits
+for Cancel. Such a call runs in a thread while the job says, a few times a second, that it is
+alive. A cancelled job returns at once; the thread ends with the call it is in, and what it
+computed is dropped.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+
+from napari_unet.runs.progress import Job, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INTERVAL_S = 0.2
+
+
+class Background:
+    """A thread for one job; used in a ``with``, and left at once when the job is closed."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="napari-unet")
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the thread to finish its call; it starts no other."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Call a function in the thread, yielding until it is done; its errors are raised here.
+
+        Parameters
+        ----------
+        function : callable
+            Must not change anything that outlives the job.
+        *args, **kwargs
+            Its arguments.
+
+        Returns
+        -------
+        object
+            What the function returns.
+        """
+        future = self._executor.submit(function, *args, **kwargs)
+        while not wait([future], timeout=INTERVAL_S).done:
+            yield Progress()
+        return future.result()
