@@ -1,0 +1,404 @@
+"""Let a model learn from corrections: gently, within a budget, judged before it is used.
+
+The run reads from top to bottom in :func:`finetune_steps`:
+
+1. What was vouched for becomes planes; a part is kept aside (:mod:`napari_unet.runs.held_out`).
+2. The model as it is, is judged on that part, the way it is used.
+3. A copy learns from crops of the rest: AdamW, a warm-up and then a cosine over the budget, in
+   time or in steps. Batch norm keeps its statistics: a few crops know less about them than all
+   that the model was trained on.
+4. Beside it runs an average of its weights over the last steps. The average is what comes out;
+   nothing is chosen on the held-out part, so that the part can judge. It only draws the curve.
+5. The average is judged as the model was. It is better, or not, or there is too little to tell.
+
+Stop ends step 3 early; what was learned so far is judged all the same. A loss that is no number
+ends it, too, with the weights from before. A job that is closed leaves nothing, and the model
+that was given is never changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_unet.errors import DeviceError, SettingError
+from napari_unet.models.model import Model
+from napari_unet.network.augment import augment_batch
+from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
+from napari_unet.network.losses import masked_loss
+from napari_unet.runs.background import Background
+from napari_unet.runs.crops import Crops
+from napari_unet.runs.evaluate import compare, judge_steps
+from napari_unet.runs.held_out import hold_out, objects_in
+from napari_unet.runs.progress import Job, Note, StepDone, drive
+from napari_unet.runs.report import versions
+from napari_unet.runs.samples import check_samples, prepare_plane
+from napari_unet.runs.schedule import Budget, learning_rate
+from napari_unet.settings import FinetuneSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_unet.models.card import Card
+    from napari_unet.network.unet import UNet
+    from napari_unet.runs.evaluate import Outcome, Scores
+    from napari_unet.runs.held_out import Split
+    from napari_unet.runs.progress import Cancel, Progress
+    from napari_unet.runs.samples import Plane, Sample
+
+AVERAGE_STEPS = 50  # memory of the average of the weights
+LARGEST_GRADIENT = 1.0  # its norm is clipped to this
+REPORT_SECONDS = 0.3  # between two reports of the loss
+
+
+@dataclass(frozen=True, eq=False)
+class FinetuneResult:
+    """What came of a fine-tuning run."""
+
+    model: Model
+    """The new model, in evaluation mode on the CPU; whether to use it is told by the outcome."""
+    before: Scores | None
+    """Of the old model on the held-out labels; None if there were too few."""
+    after: Scores | None
+    """Of the new model on the same labels."""
+    outcome: Outcome
+    """"better", "not better" or "cannot judge"."""
+    verdict: str
+    """The outcome in a sentence, with what to do."""
+    report: dict[str, Any]
+    """Settings, samples, scores, versions and times, as plain values for a JSON file."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the new model takes the place of the old one unasked."""
+        return self.outcome == "better"
+
+
+def finetune(
+    model: Model,
+    samples: Sequence[Sample],
+    settings: FinetuneSettings | None = None,
+    segment: SegmentSettings | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Cancel | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> FinetuneResult:
+    """Let a model learn from labels somebody vouched for.
+
+    Parameters
+    ----------
+    model : Model
+        Where to start from; stays as it is.
+    samples : sequence of Sample
+        Planes with labels, and where they are vouched for. All corrections so far belong here,
+        also those the model has learned from before.
+    settings : FinetuneSettings, optional
+        Budget and method.
+    segment : SegmentSettings, optional
+        As the planes are segmented: channels, invert, and how objects are found. If not given,
+        objects are found as the card suggests.
+    progress : callable, optional
+        Called with each :class:`napari_unet.runs.progress.Progress`.
+    cancel : threading.Event or callable returning bool, optional
+        Asked several times a second; ends the run with nothing.
+    stop : callable returning bool, optional
+        Asked several times a second; ends the training and judges what was learned so far.
+
+    Returns
+    -------
+    FinetuneResult
+        The new model, before and after, and a verdict.
+
+    Raises
+    ------
+    LabelsError
+        If the labels cannot teach anything, see :func:`napari_unet.runs.samples.check_samples`.
+    ImageError
+        If the channels of an image do not fit the network.
+    ModelError
+        If the model looks at volumes.
+    SettingError
+        If more levels are to be frozen than the network has.
+    DeviceError
+        If memory ran out.
+    Cancelled
+        If ``cancel`` became true.
+    """
+    return drive(finetune_steps(model, samples, settings, segment, stop), progress, cancel)
+
+
+def finetune_steps(
+    model: Model,
+    samples: Sequence[Sample],
+    settings: FinetuneSettings | None = None,
+    segment: SegmentSettings | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Job[FinetuneResult]:
+    """Let a model learn, as a job; see :func:`finetune`.
+
+    Yields
+    ------
+    Progress
+        StepDone a few times a second, with the held-out score about ten times in a run; Notes
+        about what the person should know; a plain Progress wherever else the job can be
+        cancelled.
+    """
+    settings = settings or FinetuneSettings()
+    segment = segment or SegmentSettings(instances=model.card.instances)
+    segment = segment.replace(device=settings.device)
+    budget = Budget(settings)
+    check_samples(samples, model.card)
+    learner = _Learner(model, settings)
+
+    with Background() as background:
+        # 1. From samples to crops
+        planes = yield from _prepare_all(background, model, samples, settings, segment)
+        split = yield from background.run(
+            hold_out,
+            planes,
+            settings.held_out,
+            settings.crop_px,
+            _crop_that_fits(model.net),
+            semantic=model.card.labels == "semantic",
+        )
+        crops = yield from background.run(
+            Crops,
+            planes,
+            split.masks,
+            model.card,
+            split.crop_px,
+            model.net.margin,
+            settings.correction_weight,
+        )
+        if not split.is_judged:
+            yield Note("Too few labels to judge the result: all of them are learned from.")
+
+        # 2. Before
+        before = None
+        if split.is_judged:
+            started = time.monotonic()
+            before = yield from judge_steps(model, planes, split.masks, segment)
+            budget.keep_for_judging(time.monotonic() - started)
+
+        # 3. Learn
+        curve: list[StepDone] = []
+        while not budget.is_spent(learner.steps) and not (stop and stop()):
+            used = budget.used(learner.steps)
+            yield from background.run(learner.step, crops, used)
+            if not learner.is_healthy:
+                yield Note("The loss is no longer a number; the weights from before are kept.")
+                break
+            used = budget.used(learner.steps)
+            held_out = None
+            if split.is_judged and budget.is_point_due(used):
+                scores = yield from judge_steps(learner.model, planes, split.masks, segment)
+                held_out = scores.main
+                budget.point_made(used)
+            if held_out is not None or learner.is_report_due:
+                done = StepDone(
+                    learner.steps, used, budget.left(learner.steps), learner.mean_loss(), held_out
+                )
+                curve.append(done)
+                yield done
+
+        was_stopped = not budget.is_spent(learner.steps)
+
+        # 4. After
+        after = None
+        if split.is_judged:
+            after = yield from judge_steps(learner.model, planes, split.masks, segment)
+    outcome, verdict = compare(before, after)
+    new = Model(learner.result(), _new_card(model, after))
+    report = {
+        "outcome": outcome,
+        "verdict": verdict,
+        "before": None if before is None else before.as_dict(),
+        "after": None if after is None else after.as_dict(),
+        "model": {"name": new.card.name, "parent": model.card.name},
+        "settings": settings.model_dump(mode="json"),
+        "segment": segment.model_dump(mode="json"),
+        "samples": _describe_samples(planes),
+        "held_out": _describe_split(planes, split),
+        "training": {
+            "steps": learner.steps,
+            "seconds": round(budget.elapsed(), 2),
+            "stopped": was_stopped,
+            "device": describe_device(learner.device),
+            "curve": [
+                {"step": p.step, "loss": round(p.loss, 5), "held_out": p.held_out} for p in curve
+            ],
+        },
+        "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return FinetuneResult(new, before, after, outcome, verdict, report)
+
+
+class _Learner:
+    """The network that learns, its average, and everything a step needs."""
+
+    def __init__(self, model: Model, settings: FinetuneSettings) -> None:
+        self._settings, self._card = settings, model.card
+        self.device = choose_device(settings.device)
+        self._net = copy.deepcopy(model.net).to(self.device).eval()
+        self._average = copy.deepcopy(self._net)
+        self.model = Model(self._average, model.card)  # what is judged
+        levels = len(model.card.architecture.widths)
+        if settings.frozen_levels > levels:
+            raise SettingError(
+                f"{settings.frozen_levels} levels are to be frozen, but the network has {levels}. "
+                f"Choose 0 to {levels}."
+            )
+        self._net.requires_grad_(True)
+        self._net.freeze_levels(settings.frozen_levels)
+        self._optimizer = torch.optim.AdamW(
+            _groups(self._net, settings.weight_decay), lr=settings.learning_rate
+        )
+        self._random = np.random.default_rng(settings.seed)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._losses: list[float] = []
+        self._reported = 0.0
+        self.steps = 0
+        self.is_healthy = True
+
+    @property
+    def is_report_due(self) -> bool:
+        """Whether some time has passed since the last report."""
+        return time.monotonic() - self._reported > REPORT_SECONDS
+
+    def step(self, crops: Crops, used: float) -> None:
+        """Take one step, at a part of the budget."""
+        try:
+            self._step(crops, learning_rate(used, self._settings.learning_rate))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"Memory ran out with {self._settings.batch} crops of {crops.window_px} px. "
+                "Choose fewer crops per step, or smaller ones."
+            ) from error
+
+    def _step(self, crops: Crops, rate: float) -> None:
+        """Take one step; without it if loss or gradient is no number."""
+        settings = self._settings
+        drawn = crops.draw(settings.batch, self._random)
+        images, targets, weights = augment_batch(
+            *(torch.from_numpy(part).to(self.device) for part in drawn),
+            flips=settings.flips,
+            elastic_px=settings.elastic_px,
+            grey_values=settings.grey_values,
+            generator=self._generator,
+        )
+        inner = slice(crops.margin_px, crops.margin_px + crops.crop_px)
+        targets, weights = targets[..., inner, inner], weights[..., inner, inner]
+        logits = self._net(images)
+        loss = masked_loss(logits, targets, weights, self._card.activation)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self._net.parameters(), LARGEST_GRADIENT)
+        value = float(loss.detach())
+        self.is_healthy = math.isfinite(value) and bool(torch.isfinite(norm))
+        if not self.is_healthy:
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self.steps += 1
+        self._losses.append(value)
+        _follow(self._average, self._net, self.steps)
+
+    def mean_loss(self) -> float:
+        """Mean loss since the last report."""
+        mean = float(np.mean(self._losses))
+        self._losses, self._reported = self._losses[-1:], time.monotonic()
+        return mean
+
+    def result(self) -> UNet:
+        """Return the average, as a network like the one that was given."""
+        return self._average.cpu().requires_grad_(True).eval()
+
+
+@torch.no_grad()
+def _follow(average: UNet, net: UNet, step: int) -> None:
+    """Move the average of the weights towards the network's, at first fast."""
+    keep = min(1 - 1 / AVERAGE_STEPS, step / (step + 10))
+    for mean, value in zip(average.parameters(), net.parameters(), strict=True):
+        mean.lerp_(value, 1 - keep)
+
+
+def _groups(net: UNet, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights of convolutions decay; biases and norms do not."""
+    free = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in free if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _crop_that_fits(net: UNet) -> Callable[[int], int]:
+    """Return what gives the next side of a crop's part that counts the network can take."""
+    return lambda wanted: net.valid_input(wanted + 2 * net.margin) - 2 * net.margin
+
+
+def _prepare_all(
+    background: Background,
+    model: Model,
+    samples: Sequence[Sample],
+    settings: FinetuneSettings,
+    segment: SegmentSettings,
+) -> Job[list[Plane]]:
+    """Prepare the samples that have something vouched for."""
+    net = model.net
+    crop_px = _crop_that_fits(net)(settings.crop_px)
+    reach_px = max(crop_px + net.margin, net.halo)
+    planes = []
+    for sample in samples:
+        plane = yield from background.run(
+            prepare_plane, sample, model.card, segment, reach_px, net.stride
+        )
+        planes += [plane] if plane is not None else []
+    return planes
+
+
+def _new_card(model: Model, after: Scores | None) -> Card:
+    """Card of the new model: whose child it is, and how well it does on held-out labels."""
+    old = model.card
+    suffix = " fine-tuned"
+    scores = {} if after is None else {f"held-out {k}": v for k, v in after.as_dict().items()}
+    return old.replace(
+        name=old.name if old.name.endswith(suffix) else old.name + suffix,
+        parent=old.name,
+        training_data=f"{old.training_data}; then corrections",
+        scores=scores,
+        created=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _describe_samples(planes: Sequence[Plane]) -> list[dict[str, int]]:
+    """Say what each plane has taught."""
+    return [
+        {
+            "vouched_px": int(plane.vouched.sum()),
+            "changed_px": int(plane.changed.sum()),
+            "objects": objects_in(plane, plane.vouched),
+        }
+        for plane in planes
+    ]
+
+
+def _describe_split(planes: Sequence[Plane], split: Split) -> dict[str, Any]:
+    """Say what was kept aside."""
+    return {
+        "kind": split.kind,
+        "crop_px": split.crop_px,
+        "held_out_px": [int(mask.sum()) for mask in split.masks],
+        "objects": sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=True)),
+    }

@@ -1,0 +1,235 @@
+"""Which vouched pixels are kept aside to judge the result, and never learnt from.
+
+Pixels beside each other are alike, so a result judged a few pixels beside what was learnt looks
+better than it is. Kept aside is therefore a block of its own, at least one crop apart from
+every pixel that a training crop can see:
+
+1. Several regions that lie apart (on other planes, or more than two crops away): whole regions,
+   as many as come nearest to the wanted share.
+2. One region of three crops or more along a side: the block at one end of its longer side. The
+   crops shrink, if they must, to a quarter of that side.
+3. Otherwise nothing: then there is no verdict, and the person is asked for one more region.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_unet.runs.samples import LEAST_PIXELS, grown_box
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unet.runs.samples import Plane
+
+    Mask = NDArray[np.bool_]
+
+LEAST_OBJECTS = 3  # of which a verdict can be told at all
+LEAST_CROP_PX = 64
+FAIR_SHARE = (0.05, 0.6)  # of the vouched pixels that whole regions may take away
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What is kept aside.
+
+    Attributes
+    ----------
+    kind : {"regions", "block", "nothing"}
+        Whole regions, the end of one, or nothing.
+    crop_px : int
+        Side of the crops this split is made for, and width of the gap, in pixels.
+    masks : tuple of ndarray of bool
+        Of each plane, the pixels kept aside.
+    """
+
+    kind: Literal["regions", "block", "nothing"]
+    crop_px: int
+    masks: tuple[Mask, ...]
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is anything to judge the result on."""
+        return self.kind != "nothing"
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """Vouched pixels of one plane that lie near each other."""
+
+    plane: int
+    mask: Mask
+    pixels: int
+
+
+def hold_out(
+    planes: Sequence[Plane],
+    share: float,
+    crop_px: int,
+    fit: Callable[[int], int] = int,
+    *,
+    semantic: bool = False,
+) -> Split:
+    """Choose what is kept aside.
+
+    Parameters
+    ----------
+    planes : sequence of Plane
+        What was vouched for.
+    share : float
+        Wanted share of the vouched pixels, 0..1.
+    crop_px : int
+        Wanted side of the training crops, in pixels.
+    fit : callable
+        Gives the next side of a crop that the network can take.
+    semantic : bool
+        Whether the labels are classes, not objects.
+
+    Returns
+    -------
+    Split
+        Of the first kind above that leaves enough on both sides: objects and background to learn
+        from, and some to judge.
+    """
+    full = fit(crop_px)
+    least = 0 if semantic else LEAST_OBJECTS  # of classes, some of each kind of pixel will do
+    for split in _candidates(planes, share, full, fit):
+        if _is_fair(planes, split, least):
+            return split
+    return Split("nothing", full, _empty(planes))
+
+
+def objects_in(plane: Plane, mask: Mask) -> int:
+    """Count the objects of which half or more lies in a mask.
+
+    Parameters
+    ----------
+    plane : Plane
+        Its truth names the objects.
+    mask : ndarray of bool, shape (Y, X)
+        Where to count.
+
+    Returns
+    -------
+    int
+        Number of objects.
+    """
+    inside = np.bincount(plane.truth[mask], minlength=1)[1:]
+    whole = np.bincount(plane.truth[plane.vouched], minlength=len(inside) + 1)[1:][: len(inside)]
+    return int(np.count_nonzero((inside > 0) & (2 * inside >= whole)))
+
+
+def _candidates(
+    planes: Sequence[Plane], share: float, full: int, fit: Callable[[int], int]
+) -> Iterator[Split]:
+    """Propose splits from the best to the worst."""
+    regions = [r for number, plane in enumerate(planes) for r in _regions(number, plane, full)]
+    total = sum(region.pixels for region in regions)
+    if len(regions) > 1:
+        yield from _whole_regions(planes, regions, share * total, full)
+    largest = max(regions, key=lambda region: region.pixels)
+    yield from _end_blocks(planes, largest, share * total, full, fit)
+
+
+def _regions(number: int, plane: Plane, apart_px: int) -> list[_Region]:
+    """Regions of a plane between which two crops have room."""
+    from scipy import ndimage
+
+    # All regions whose surroundings of one crop meet are one.
+    around = ndimage.maximum_filter(plane.vouched, 2 * apart_px + 1, mode="constant")
+    names, count = ndimage.label(around, structure=np.ones((3, 3)))
+    masks = [plane.vouched & (names == name) for name in range(1, count + 1)]
+    return [_Region(number, mask, int(mask.sum())) for mask in masks]
+
+
+def _whole_regions(
+    planes: Sequence[Plane], regions: Sequence[_Region], wanted: float, crop_px: int
+) -> Iterator[Split]:
+    """Propose sets of regions, each begun with another one, nearest to the wanted pixels."""
+    total = sum(region.pixels for region in regions)
+    for first in sorted(regions, key=lambda region: abs(region.pixels - wanted)):
+        chosen, pixels = [first], first.pixels
+        for region in regions:
+            more = pixels + region.pixels
+            if region is not first and abs(more - wanted) < abs(pixels - wanted):
+                chosen, pixels = [*chosen, region], more
+        if FAIR_SHARE[0] <= pixels / total <= FAIR_SHARE[1]:
+            yield Split("regions", crop_px, _masks(planes, chosen))
+
+
+def _end_blocks(
+    planes: Sequence[Plane],
+    region: _Region,
+    wanted: float,
+    full: int,
+    fit: Callable[[int], int],
+) -> Iterator[Split]:
+    """Propose ends of a region, those of its longer side first."""
+    box = grown_box(region.mask, 0)
+    lengths = [side.stop - side.start for side in box]
+    for axis in sorted((0, 1), key=lambda axis: -lengths[axis]):
+        crop = fit(min(full, max(LEAST_CROP_PX, lengths[axis] // 4)))
+        if lengths[axis] < 3 * crop:
+            continue
+        counts = region.mask[box].sum(axis=1 - axis)
+        for is_far in (True, False):
+            cumulated = np.cumsum(counts[::-1] if is_far else counts)
+            depth = int(np.searchsorted(cumulated, wanted)) + 1
+            depth = min(max(depth, crop), lengths[axis] - 2 * crop)
+            side = box[axis]
+            part = (
+                slice(side.stop - depth, side.stop)
+                if is_far
+                else slice(side.start, side.start + depth)
+            )
+            inside = np.zeros(region.mask.shape, bool)
+            inside[(part, slice(None)) if axis == 0 else (slice(None), part)] = True
+            block = _Region(region.plane, region.mask & inside, 0)
+            yield Split("block", crop, _masks(planes, [block]))
+
+
+def _is_fair(planes: Sequence[Plane], split: Split, least_objects: int) -> bool:
+    """Whether there is enough to judge, and both objects and background to learn from."""
+    judged = sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=True))
+    held = [plane.truth[mask] for plane, mask in zip(planes, split.masks, strict=True)]
+    learnt = [
+        plane.truth[plane.vouched & ~plane.cut & ~_near(mask, split.crop_px)]
+        for plane, mask in zip(planes, split.masks, strict=True)
+    ]
+    return (
+        judged >= least_objects
+        and _has_both(held)
+        and _has_both(learnt)
+        and sum(part.size for part in learnt) >= LEAST_PIXELS
+    )
+
+
+def _has_both(parts: Sequence[NDArray[Any]]) -> bool:
+    """Whether there are objects and background."""
+    return any((part > 0).any() for part in parts) and any((part == 0).any() for part in parts)
+
+
+def _near(mask: Mask, distance_px: int) -> Mask:
+    """Pixels at most so far from those that are set, along either axis."""
+    from scipy import ndimage
+
+    near: Mask = ndimage.maximum_filter(mask, 2 * distance_px + 1, mode="constant")
+    return near
+
+
+def _masks(planes: Sequence[Plane], regions: Sequence[_Region]) -> tuple[Mask, ...]:
+    """One mask for each plane."""
+    masks = _empty(planes)
+    for region in regions:
+        masks[region.plane][region.mask] = True
+    return masks
+
+
+def _empty(planes: Sequence[Plane]) -> tuple[Mask, ...]:
+    """Nothing kept aside."""
+    return tuple(np.zeros(plane.truth.shape, bool) for plane in planes)

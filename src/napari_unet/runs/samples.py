@@ -1,0 +1,231 @@
+"""What somebody vouched for, and how it looks to a network.
+
+A sample is a whole plane, so that grey values are scaled as in use and objects are known also
+where they leave the checked area. From it comes a plane: scaled, its objects completed, cut to
+the checked area and its surroundings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unet.arrays.channels import pick_channels
+from napari_unet.arrays.corrections import join_outside
+from napari_unet.arrays.normalize import measure, normalize
+from napari_unet.errors import LabelsError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unet.models.card import Card
+    from napari_unet.settings import SegmentSettings
+
+    Mask = NDArray[np.bool_]
+    Map = NDArray[np.float32]
+
+LEAST_PIXELS = 400  # vouched for in all, e.g. 20 x 20; a few strokes with a brush are more
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One plane with labels, and what of them somebody vouched for."""
+
+    image: NDArray[Any]
+    """Shape (C, Y, X): raw grey values of the whole plane."""
+    labels: NDArray[np.integer[Any]]
+    """Shape (Y, X): the truth where it is vouched for, elsewhere e.g. what the model said."""
+    labelled: Mask | None = None
+    """Shape (Y, X): where the labels are vouched for; what is 0 there is background. None: all."""
+    changed: Mask | None = None
+    """Shape (Y, X): where the person changed something. None: nowhere in particular."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A sample as the network sees it, cut to what was vouched for and its surroundings.
+
+    Its first pixel lies on the grid of the network's stride, counted from the sample's.
+    """
+
+    image: Map
+    """Shape (C, Y, X): scaled grey values."""
+    truth: NDArray[np.int32]
+    """Shape (Y, X): objects, each under its own number, or classes."""
+    vouched: Mask
+    """Shape (Y, X): where the truth is known."""
+    changed: Mask
+    """Shape (Y, X): where the person corrected something."""
+    cut: Mask
+    """Shape (Y, X): vouched objects of unknown extent; they are no example to learn from."""
+
+
+def check_samples(samples: Sequence[Sample], card: Card) -> None:
+    """Refuse samples that cannot teach anything, or something wrong.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        Planes with labels.
+    card : Card
+        Of the model that is to learn.
+
+    Raises
+    ------
+    ModelError
+        If the model looks at volumes.
+    LabelsError
+        If an array does not fit its image, labels are no labels or of other classes than the
+        model's, or too little is vouched for, or only background, or only objects.
+    """
+    if card.architecture.spatial_dims != 2:
+        raise ModelError(
+            f"{card.name} looks at volumes (ZYX); only models for planes can be fine-tuned so "
+            "far. Choose a 2D model: it labels a z-stack plane by plane."
+        )
+    for sample in samples:
+        _check_sample(sample, card)
+    parts = [_vouched_labels(sample) for sample in samples]
+    vouched = sum(part.size for part in parts)
+    if vouched == 0:
+        raise LabelsError(
+            "Nothing is vouched for, so there is nothing to learn from. Mark a region whose "
+            "labels are right, or a whole plane."
+        )
+    objects = sum(int(np.count_nonzero(part)) for part in parts)
+    if objects in (0, vouched):
+        only, missing = ("background", "objects") if objects == 0 else ("objects", "background")
+        raise LabelsError(
+            f"Only {only} is vouched for; a network needs to see both. Mark a region that has "
+            f"{missing}, too."
+            if only == "background"
+            else f"Only {only} are vouched for; a network needs to see both. Mark a region around "
+            f"them: what is 0 in it counts as {missing}."
+        )
+    if vouched < LEAST_PIXELS:
+        raise LabelsError(
+            f"Only {vouched} pixels are vouched for, at least {LEAST_PIXELS} are needed (20 x 20). "
+            "Mark a larger region."
+        )
+
+
+def prepare_plane(
+    sample: Sample, card: Card, segment: SegmentSettings, reach_px: int, stride: int = 1
+) -> Plane | None:
+    """Scale a sample as in use, complete its objects, and cut out what matters.
+
+    Parameters
+    ----------
+    sample : Sample
+        One plane.
+    card : Card
+        Of the model: normalisation, channels, kind of labels.
+    segment : SegmentSettings
+        Channels and invert, as they are used on this image.
+    reach_px : int
+        How far around what was vouched for pixels may be needed.
+    stride : int
+        Grid of the network.
+
+    Returns
+    -------
+    Plane or None
+        None if nothing of the sample is vouched for.
+
+    Raises
+    ------
+    ImageError
+        If the channels do not fit the network.
+    """
+    labels = np.asarray(sample.labels)
+    vouched = _vouched(sample)
+    if not vouched.any():
+        return None
+    channels = pick_channels(
+        np.asarray(sample.image), segment.channels, card.architecture.in_channels
+    )
+    image = normalize(channels, measure(channels, card.normalization), segment.invert)
+    if card.labels == "semantic":
+        truth, cut = labels.astype(np.int32), np.zeros(labels.shape, bool)
+    else:
+        truth, cut = join_outside(labels, vouched)
+        # What has no pixel in the checked area is nobody's word, not even as a neighbour.
+        truth = np.where(np.isin(truth, np.unique(truth[vouched])), truth, 0)
+    changed = np.zeros(labels.shape, bool) if sample.changed is None else sample.changed & vouched
+    area = grown_box(vouched, reach_px, stride)
+    return Plane(
+        np.ascontiguousarray(image[(slice(None), *area)]),
+        truth[area],
+        vouched[area],
+        changed[area],
+        cut[area],
+    )
+
+
+def grown_box(mask: Mask, by_px: int, stride: int = 1) -> tuple[slice, slice]:
+    """Return the box around all that is set, grown on all sides, within the array.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (Y, X)
+        At least one pixel is set.
+    by_px : int
+        How much to grow.
+    stride : int
+        The box starts at a multiple of it, and ends at one or at the end of the array.
+
+    Returns
+    -------
+    tuple of slice
+        Rows and columns.
+    """
+    box = []
+    for axis in range(2):
+        at = np.flatnonzero(mask.any(axis=1 - axis))
+        start = max(0, int(at[0]) - by_px) // stride * stride
+        stop = -(-(int(at[-1]) + 1 + by_px) // stride) * stride
+        box.append(slice(start, min(stop, mask.shape[axis])))
+    return box[0], box[1]
+
+
+def _vouched(sample: Sample) -> Mask:
+    """Where the labels of a sample are vouched for."""
+    if sample.labelled is None:
+        return np.ones(np.shape(sample.labels), bool)
+    return np.asarray(sample.labelled, bool)
+
+
+def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
+    """Labels of the pixels that are vouched for, flat."""
+    return np.asarray(sample.labels)[_vouched(sample)]
+
+
+def _check_sample(sample: Sample, card: Card) -> None:
+    """Refuse a sample whose arrays do not belong together, or whose labels are none."""
+    size = tuple(np.shape(sample.image)[1:])
+    given = {"labels": sample.labels, "labelled": sample.labelled, "changed": sample.changed}
+    for name, array in given.items():
+        if array is not None and tuple(np.shape(array)) != size:
+            raise LabelsError(
+                f"{name} has the shape {tuple(np.shape(array))}, its image {size}. Give a plane "
+                "(Y, X) of the same size."
+            )
+    labels = np.asarray(sample.labels)
+    if len(size) != 2 or labels.dtype.kind not in "biu" or labels.min(initial=0) < 0:
+        raise LabelsError(
+            f"Labels of shape {labels.shape} and type {labels.dtype}, from "
+            f"{labels.min(initial=0)}, are no labels of a plane. Give whole numbers of shape "
+            "(Y, X): 0 is background, objects are 1 and up."
+        )
+    classes = max(2, len(card.outputs))
+    largest = int(_vouched_labels(sample).max(initial=0))
+    if card.labels == "semantic" and largest >= classes:
+        raise LabelsError(
+            f"The labels hold the number {largest}, but {card.name} knows the classes 0 to "
+            f"{classes - 1} ({', '.join(card.outputs)}). Use the numbers of its classes, or a "
+            "model that tells objects apart."
+        )

@@ -1,0 +1,91 @@
+"""When a training run does what: its budget, its learning rate, the points of its curve.
+
+All of it follows the used part of the budget (0..1), so a run of sixty seconds and one of a
+thousand steps have the same shape. Counted in steps a run can be repeated exactly; counted in
+seconds it ends on time, the judging at its end included.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_unet.settings import FinetuneSettings
+
+WARM_UP = 0.05  # share of the budget
+LONGEST_RESERVE = 0.25  # share of a time budget kept for the judging at the end
+CURVE_SHARE = 0.1  # of the budget between two points of the held-out curve
+CURVE_COST = 5.0  # at least so many times longer than one point takes
+
+
+def learning_rate(used: float, largest: float) -> float:
+    """Return the step of the optimiser at a part of the budget.
+
+    Parameters
+    ----------
+    used : float
+        Part of the budget, 0..1.
+    largest : float
+        Right after the warm-up.
+
+    Returns
+    -------
+    float
+        Rises evenly in the warm-up, then falls as half a cosine, to 0 at the end.
+    """
+    if used < WARM_UP:
+        return largest * max(used / WARM_UP, 0.01)
+    return largest * 0.5 * (1 + math.cos(math.pi * min(1.0, (used - WARM_UP) / (1 - WARM_UP))))
+
+
+class Budget:
+    """How much of the steps, or else of the time, is used.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+        Its steps count; only without them its seconds do.
+    """
+
+    def __init__(self, settings: FinetuneSettings) -> None:
+        self._steps = settings.steps
+        self._seconds = math.inf if settings.steps else (settings.seconds or math.inf)
+        self._began = time.monotonic()
+        self._reserve = 0.0
+        self._next_point, self._asked = CURVE_SHARE, 0.0
+
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return time.monotonic() - self._began
+
+    def keep_for_judging(self, seconds: float) -> None:
+        """Keep so much time for the judging at the end, within reason."""
+        self._reserve = min(seconds, LONGEST_RESERVE * self._seconds)
+
+    def used(self, steps: int) -> float:
+        """Return the part of the budget that is used after some steps, 0..1."""
+        if self._steps is not None:
+            return min(1.0, steps / self._steps)
+        return min(1.0, self.elapsed() / (self._seconds - self._reserve))
+
+    def is_spent(self, steps: int) -> bool:
+        """Tell whether nothing is left after some steps."""
+        return self.used(steps) >= 1
+
+    def left(self, steps: int) -> float:
+        """Estimate the seconds until the end, judging included."""
+        if self._steps is None:
+            return max(0.0, self._seconds - self.elapsed())
+        return self.elapsed() * (self._steps - steps) / max(steps, 1)
+
+    def is_point_due(self, used: float) -> bool:
+        """Tell whether it is time for the next point of the held-out curve."""
+        self._asked = self.elapsed()
+        return self._next_point <= used < 1
+
+    def point_made(self, used: float) -> None:
+        """Plan the next point: the later, the longer this one took."""
+        cost = CURVE_COST * (self.elapsed() - self._asked) / self._seconds
+        self._next_point = used + max(CURVE_SHARE, cost)
