@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 
-from napari_unet.errors import ModelError, SettingError
+from napari_unet.errors import FileError, ModelError, SettingError
 from napari_unet.models.card import Card
 from napari_unet.settings import checked
 
@@ -153,6 +153,35 @@ def free_name(wanted: str) -> str:
     while f"{stem} {number}".casefold() in taken:
         number += 1
     return f"{stem} {number}"
+
+
+def weights_path(path: str | Path) -> Path:
+    """Return where a model is saved: the path with our ending.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.safetensors`` or in nothing.
+
+    Returns
+    -------
+    Path
+        Ends in ``.safetensors``.
+
+    Raises
+    ------
+    FileError
+        If it has another ending.
+    """
+    target = Path(path).expanduser()
+    if target.suffix == "":
+        return target.with_name(target.name + SUFFIX)
+    if target.suffix.lower() != SUFFIX:
+        raise FileError(
+            f"{target.name} ends in {target.suffix}; models are saved as {SUFFIX} files. "
+            f"Choose e.g. {target.stem}{SUFFIX}."
+        )
+    return target
 
 
 def read_card(path: str | Path) -> Card:

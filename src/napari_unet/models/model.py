@@ -8,17 +8,15 @@ model is never loaded in part and never runs with random weights in silence.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from napari_unet.errors import FileError, ModelError, UnetError
+from napari_unet.errors import ModelError, UnetError
+from napari_unet.files.atomic import written_beside
 from napari_unet.models.library import (
     CARD_KEY,
     CHECKSUM_KEY,
@@ -30,11 +28,13 @@ from napari_unet.models.library import (
     free_name,
     read_header,
     user_folder,
+    weights_path,
 )
 from napari_unet.network.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from napari_unet.models.card import Card
 
@@ -131,7 +131,7 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
     ModelError
         If a weight is not a finite number.
     """
-    target = _weights_path(path)
+    target = weights_path(path)
     tensors = {key: _storable(tensor, half=half) for key, tensor in model.net.state_dict().items()}
     _refuse_not_finite(target, tensors)
     card_json = model.card.model_dump_json()
@@ -140,7 +140,9 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
         CARD_KEY: card_json,
         CHECKSUM_KEY: _checksum(card_json, tensors),
     }
-    _write_beside(target, save(tensors, metadata))
+    content = save(tensors, metadata)
+    with written_beside(target) as beside:
+        beside.write_bytes(content)
     return target
 
 
@@ -259,31 +261,3 @@ def _checksum(card_json: str, tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _weights_path(path: str | Path) -> Path:
-    """Return the path with our ending."""
-    target = Path(path).expanduser()
-    if target.suffix == "":
-        return target.with_name(target.name + SUFFIX)
-    if target.suffix.lower() != SUFFIX:
-        raise FileError(
-            f"{target.name} ends in {target.suffix}; models are saved as {SUFFIX} files. "
-            f"Choose e.g. {target.stem}{SUFFIX}."
-        )
-    return target
-
-
-def _write_beside(target: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        os.replace(beside, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise FileError(
-            f"{target} cannot be written ({error.strerror}). Choose another folder or free space."
-        ) from error
