@@ -1,0 +1,267 @@
+"""``doctor``: is everything there that is needed, and which line mends what is not.
+
+What could crash (Qt without its libraries, OpenGL without a driver) is tried in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_unet.errors import ModelError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from napari_unet.cli.output import Console
+
+DISTRIBUTION = "napari-unet-interactive"
+CLASHING = "napari-unet"
+BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+OLDEST_PYTHON = (3, 11)
+OLDEST_NAPARI = (0, 7)
+OLDEST_TORCH = (2, 4)
+PATIENCE_S = 90
+APT_PACKAGES = "libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libdbus-1-3"
+
+_TRY_QT = """
+from qtpy import API_NAME, QT_VERSION
+from qtpy.QtWidgets import QApplication
+application = QApplication([])
+print(API_NAME, QT_VERSION)
+"""
+_TRY_OPENGL = """
+from qtpy.QtGui import QOffscreenSurface, QOpenGLContext
+from qtpy.QtWidgets import QApplication
+application = QApplication([])
+context, surface = QOpenGLContext(), QOffscreenSurface()
+surface.create()
+if not context.create() or not context.makeCurrent(surface):
+    raise SystemExit("no OpenGL context could be made")
+from OpenGL import GL
+print(GL.glGetString(GL.GL_VERSION).decode(), "on", GL.glGetString(GL.GL_RENDERER).decode())
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    ``state`` is "ok", "note" (works, but worth knowing) or "broken"; ``mend`` is the line or
+    the step that mends it.
+    """
+
+    name: str
+    state: Literal["ok", "note", "broken"]
+    found: str
+    mend: str | None = None
+
+
+def run_doctor(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Look at everything; what is broken makes the exit status 1."""
+    checks = []
+    for look in LOOKS:
+        for check in look():
+            checks.append(check)
+            _show(check, console)
+    broken = [check.name for check in checks if check.state == "broken"]
+    if broken:
+        console.problem(f"Not in order: {', '.join(broken)}.")
+    else:
+        console.say("\nEverything that is needed is there.")
+    return {"ok": not broken, "checks": [vars(check) for check in checks]}
+
+
+def check_python() -> Iterator[Check]:
+    """Look at Python and at our own package."""
+    version = platform.python_version()
+    is_new = sys.version_info[:2] >= OLDEST_PYTHON
+    yield Check(
+        "Python",
+        "ok" if is_new else "broken",
+        f"{version}, {sys.executable}",
+        None if is_new else f"Install Python {_dotted(OLDEST_PYTHON)} or newer.",
+    )
+    own = _version(DISTRIBUTION)
+    if own is None:
+        yield Check("plugin", "broken", "not installed", _pip(f'install "{DISTRIBUTION}[all]"'))
+    else:
+        yield Check("plugin", "ok", f"{DISTRIBUTION} {own}, {platform.platform()}")
+
+
+def check_clash() -> Iterator[Check]:
+    """Look for the other package that writes into the same folder."""
+    other = _version(CLASHING)
+    if other is not None:
+        again = _pip(f"install --force-reinstall --no-deps {DISTRIBUTION}")
+        yield Check(
+            "clash",
+            "broken",
+            f"{CLASHING} {other} is another group's package; it has the same folder, napari_unet",
+            f"{_pip(f'uninstall --yes {CLASHING}')} && {again}",
+        )
+
+
+def check_torch() -> Iterator[Check]:
+    """Look at torch and at the processor it computes on."""
+    try:
+        import torch
+
+        from napari_unet.network.devices import choose_device, describe_device, device_problem
+    except (ImportError, OSError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        yield Check("torch", "broken", first_line, _pip("install --force-reinstall torch"))
+        return
+    version = str(torch.__version__)
+    yield _not_older("torch", version, OLDEST_TORCH, _pip("install --upgrade torch"))
+    yield Check("computes on", "ok", describe_device(choose_device("auto")))
+    problem = device_problem()
+    if problem is not None:
+        what, _, mend = problem.partition(" Mend it by: ")
+        yield Check("GPU", "note", what, mend or None)
+
+
+def check_napari() -> Iterator[Check]:
+    """Look at napari."""
+    version = _version("napari")
+    if version is None:
+        yield Check("napari", "broken", "not installed", _pip('install "napari[all]"'))
+    else:
+        yield _not_older("napari", version, OLDEST_NAPARI, _pip("install --upgrade napari"))
+
+
+def check_qt() -> Iterator[Check]:
+    """Look at the Qt binding: is there one, is it one, does it start."""
+    bindings = [name for name in BINDINGS if find_spec(name) is not None]
+    if not bindings:
+        yield Check("Qt", "broken", "no Qt binding", _pip('install "napari[all]"'))
+        return
+    if len(bindings) > 1:
+        found = f"{' and '.join(bindings)} are both installed; they can get in each other's way"
+        yield Check("Qt bindings", "note", found, _pip(f"uninstall {bindings[-1]}"))
+    is_well, said = _try(_TRY_QT, QT_QPA_PLATFORM="offscreen")
+    if is_well:
+        yield Check("Qt", "ok", said)
+    else:
+        yield Check("Qt", "broken", said, _mend_qt(said, bindings[0]))
+
+
+def check_screen() -> Iterator[Check]:
+    """Look for a screen, and try OpenGL on it."""
+    if not has_screen():
+        mend = "Use a desktop session, or: xvfb-run napari-unet open"
+        yield Check("screen", "note", "none here: windows cannot open, commands work", mend)
+        return
+    if find_spec("qtpy") is None:
+        return
+    is_well, said = _try(_TRY_OPENGL)
+    if is_well:
+        yield Check("OpenGL", "ok", said)
+    else:
+        yield Check("OpenGL", "broken", said, "Install the newest driver of the graphics card.")
+
+
+def check_models() -> Iterator[Check]:
+    """Look at the models: the bundled one, and damaged files."""
+    from napari_unet.models import library
+
+    try:
+        path = library.find_model("nuclei")
+        library.read_card(path)
+        yield Check("bundled model", "ok", str(path))
+    except ModelError as error:
+        mend = _pip(f"install --force-reinstall --no-deps {DISTRIBUTION}")
+        yield Check("bundled model", "broken", str(error), mend)
+    for path, reason in library.list_damaged():
+        yield Check("model file", "note", reason, f"Delete or replace {path}")
+
+
+LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    check_python,
+    check_clash,
+    check_torch,
+    check_napari,
+    check_qt,
+    check_screen,
+    check_models,
+)
+
+
+def has_screen() -> bool:
+    """Say if a window could open; only Linux tells."""
+    if sys.platform != "linux":
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _show(check: Check, console: Console) -> None:
+    """Write one check."""
+    mark = {"ok": "ok    ", "note": "note  ", "broken": "BROKEN"}[check.state]
+    console.say(f"{mark}  {check.name}: {check.found}")
+    if check.mend is not None:
+        console.say(f"        -> {check.mend}")
+
+
+def _not_older(name: str, version: str, oldest: tuple[int, int], mend: str) -> Check:
+    """Compare a version with the oldest that works."""
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
+    if numbers >= oldest:
+        return Check(name, "ok", version)
+    return Check(name, "broken", f"{version}; {_dotted(oldest)} or newer is needed", mend)
+
+
+def _version(distribution: str) -> str | None:
+    """Return the version of an installed package."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _try(code: str, **environment: str) -> tuple[bool, str]:
+    """Run code in a process of its own; return whether it went well, and its last line."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"no answer within {PATIENCE_S} s"
+    lines = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()]
+    if done.returncode == 0:
+        return True, lines[-1] if lines else ""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return False, lines[-1] if lines else f"ended with status {done.returncode}"
+
+
+def _mend_qt(said: str, binding: str) -> str:
+    """Say what mends a Qt that does not start."""
+    if sys.platform == "linux" and (".so" in said or "plugin" in said):
+        if shutil.which("apt-get"):
+            return f"sudo apt-get install {APT_PACKAGES}"
+        return "Install the system packages of EGL, OpenGL, libxkbcommon-x11 and xcb-util-cursor."
+    return _pip(f"install --force-reinstall {binding}")
+
+
+def _pip(arguments: str) -> str:
+    """Return the line that calls this Python's pip."""
+    return f"{sys.executable} -m pip {arguments}"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    """Write a version."""
+    return ".".join(map(str, version))

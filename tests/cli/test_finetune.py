@@ -1,0 +1,95 @@
+"""``finetune`` learns from a folder, and never writes a model that has become worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_unet.models.library import read_card
+from napari_unet.runs import finetune
+
+
+@pytest.fixture
+def folders(tmp_path: Path, blobs) -> tuple[Path, Path]:
+    """Write a stack and a plane, with labels of the same names."""
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir()
+    np.save(images / "plane_image.npy", blobs.image)
+    np.save(labels / "plane_mask.npy", blobs.labels)
+    tifffile.imwrite(
+        images / "stack.ome.tif", np.stack([blobs.image] * 2), metadata={"axes": "TYX"}
+    )
+    tifffile.imwrite(
+        labels / "stack.ome.tif", np.stack([blobs.labels] * 2), metadata={"axes": "TYX"}
+    )
+    return images, labels
+
+
+@pytest.fixture
+def command(folders, threshold_model, tmp_path) -> tuple[object, ...]:
+    """Return a short run."""
+    images, labels = folders
+    inputs = ("--images", images, "--labels", labels, "--model", threshold_model)
+    method = ("--steps", 2, "--crop-px", 32, "--batch", 1, "--min-size", 5)
+    return ("finetune", *inputs, *method, "--out", tmp_path / "mine")
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
+    """Make every run end with this outcome, whatever it has learned."""
+    real = finetune.finetune_steps
+
+    def steps(*arguments):
+        result = yield from real(*arguments)
+        return replace(result, outcome=outcome, verdict=f"The outcome is: {outcome}.")
+
+    monkeypatch.setattr(finetune, "finetune_steps", steps)
+
+
+@pytest.mark.parametrize("outcome", ["better", "cannot judge"])
+def test_a_model_that_is_not_worse_is_saved_with_its_report(
+    run, command, tmp_path, monkeypatch, outcome
+) -> None:
+    judged(monkeypatch, outcome)
+    done = run(*command, "--json")
+    assert (done.status, done.json["outcome"]) == (0, outcome)
+    card = read_card(tmp_path / "mine.safetensors")
+    assert (card.name, card.parent) == ("mine", "threshold")
+    assert (tmp_path / "mine.json").exists()
+    assert done.json["report"]["settings"]["steps"] == 2
+    assert done.json["report"]["settings"]["seconds"] is None
+    assert done.json["report"]["segment"]["instances"]["min_size"] == 5
+    assert len(done.json["report"]["samples"]) == 3
+
+
+def test_a_model_that_is_not_better_is_not_written(run, command, tmp_path, monkeypatch) -> None:
+    judged(monkeypatch, "not better")
+    done = run(*command)
+    assert done.status == 1
+    assert "was not written" in done.err
+    assert not list(tmp_path.glob("mine*"))
+
+
+def test_before_and_after_are_shown(run, command) -> None:
+    done = run(*command)
+    assert "3 labelled planes" in done.out
+    assert "before" in done.out or "too few labels" in done.out
+
+
+def test_labels_of_another_size_are_told_and_left_out(run, command, folders) -> None:
+    np.save(folders[1] / "plane_mask.npy", np.ones((5, 5), np.int32))
+    done = run(*command, "--json")
+    assert done.status == 1
+    assert "(5, 5)" in done.json["errors"][0]
+    assert len(done.json["report"]["samples"]) == 2
+
+
+def test_what_cannot_work_is_told_before_any_training(run, command, tmp_path) -> None:
+    assert "not there yet" in run(*command, "--resume").err
+    assert "safetensors" in run(*command[:-1], tmp_path / "mine.pth").err
+    done = run(*command, "--learning-rate", "7")
+    assert (done.status, "learning_rate" in done.err) == (2, True)
