@@ -190,7 +190,8 @@ def test_in_single_precision_probabilities_agree_too(tiny_unet, blobs):
 
 def test_the_default_tile_leaves_most_of_the_work_to_the_core():
     for name in ("light-bn", "same-bn", "ronneberger2015"):
-        net = UNet.from_preset(name)
+        with torch.device("meta"):  # sizes only, no weights
+            net = UNet.from_preset(name)
         tile = default_tile(net, (4096, 4096), net.halo if not net.margin else 0)
         core = tile - 2 * max(net.halo if not net.margin else 0, net.margin)
         assert (tile / core) ** 2 < 2.5
@@ -468,6 +469,36 @@ def test_smaller_tiles_are_used_when_memory_runs_out(tiny):
         "Memory of this computer ran out with a tile of 152 px; going on with 76 px.",
     ]
     assert said[-1].done == said[-1].total
+
+
+def test_the_cpu_takes_over_when_no_tile_fits_on_the_gpu(tiny, monkeypatch):
+    def on_device(net, device):
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return net
+
+    image, said = make_image(150, 140), []
+    expected = predict(tiny, image, settings=SegmentSettings(device="cpu"))
+    monkeypatch.setattr(overlap_tile, "choose_device", torch.device)
+    monkeypatch.setattr(overlap_tile, "_on_device", on_device)
+    probability = predict(
+        tiny, image, settings=SegmentSettings(device="cuda"), progress=said.append
+    )
+    assert probability == pytest.approx(expected, abs=1e-6)
+    assert [event.text for event in said if isinstance(event, Note)] == [
+        "Memory of the GPU ran out with a tile of 152 px; going on with 76 px.",
+        "Memory of the GPU ran out with a tile of 76 px; going on with 52 px.",
+        "Memory of the GPU ran out; going on with the CPU, which is slower.",
+    ]
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives(tiny):
+    image = make_image(150, 140)
+    on_cpu = predict(tiny, image, settings=SMALL_TILES)
+    on_gpu = predict(tiny, image, settings=SMALL_TILES.replace(device="cuda"))
+    assert on_gpu == pytest.approx(on_cpu, abs=5e-3)  # GPUs may compute with fewer digits
+    assert next(tiny.net.parameters()).device.type == "cpu"
 
 
 def test_memory_that_never_suffices_is_told_in_a_sentence(tiny):
