@@ -1,0 +1,345 @@
+"""Fine-tuning learns from what was vouched for, from nothing else, and never harms the model."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from napari_unet.errors import Cancelled, DeviceError, LabelsError, SettingError
+from napari_unet.models.card import Card
+from napari_unet.models.model import Model
+from napari_unet.network.unet import UNet
+from napari_unet.runs import finetune as module
+from napari_unet.runs.crops import Sample
+from napari_unet.runs.finetune import finetune, finetune_steps
+from napari_unet.runs.progress import Note, StepDone
+from napari_unet.runs.report import read_report, write_report
+from napari_unet.runs.schedule import WARM_UP, learning_rate
+from napari_unet.settings import Architecture, FinetuneSettings, InstanceSettings
+
+FAST = FinetuneSettings(seconds=None, steps=3, batch=2, crop_px=32, elastic_px=3, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny networks are fastest on one thread, and steps are exactly repeatable."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def model(tiny_unet) -> Model:
+    settings = InstanceSettings(min_size=10)
+    card = Card(name="tiny", architecture=tiny_unet.architecture, instances=settings)
+    return Model(tiny_unet, card)
+
+
+def field_of_discs(seed=0, size=(128, 256), dark=False):
+    """Discs of random size and place on a noisy background: image (1, Y, X) and labels."""
+    random = np.random.default_rng(seed)
+    y, x = np.indices(size)
+    labels = np.zeros(size, np.int32)
+    for number in range(1, size[0] * size[1] // 500):
+        centre, radius = random.uniform(0, size), random.uniform(5, 9)
+        distance = np.hypot(y - centre[0], x - centre[1])
+        if not labels[distance <= radius + 2].any():
+            labels[distance <= radius] = number
+    image = 100 + (-40 if dark else 40) * (labels > 0) + 8 * random.standard_normal(size)
+    return image[np.newaxis].astype(np.float32), labels
+
+
+def box_sample(seed=0, changed=None, **options) -> Sample:
+    """Vouch for a box of 112 x 224 pixels; outside of it no label is right."""
+    image, labels = field_of_discs(seed, **options)
+    mask = np.zeros(labels.shape, bool)
+    mask[8:120, 16:240] = True
+    return Sample(image, np.where(mask, labels, 0), mask, changed)
+
+
+def weights_of(model: Model) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in model.net.state_dict().values()])
+
+
+# ------------------------------------------------------------------------------------- learning
+
+
+@pytest.fixture(scope="module")
+def bright_model() -> Model:
+    """A small network that has learned bright discs, and only those."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    net = UNet(Architecture(widths=(8, 16, 32), norm="batch")).train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for step in range(80):
+        image, labels = field_of_discs(step, (96, 96))
+        scaled = (image - image.min()) / np.ptp(image)
+        target = torch.from_numpy((labels > 0).astype(np.float32))[None, None]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            net(torch.from_numpy(scaled)[None]), target
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    card = Card(
+        name="bright", architecture=net.architecture, instances=InstanceSettings(min_size=20)
+    )
+    return Model(net.eval(), card)
+
+
+@pytest.mark.slow
+def test_a_model_of_bright_objects_learns_dark_ones_from_one_box(bright_model):
+    settings = FinetuneSettings(
+        seconds=None, steps=80, learning_rate=5e-3, batch=4, elastic_px=3, device="cpu"
+    )
+    reports = []
+    sample = box_sample(3, size=(160, 320), dark=True)
+    result = finetune(bright_model, [sample], settings, progress=reports.append)
+    assert result.before.ap50 < 0.3
+    assert result.after.ap50 > result.before.ap50 + 0.3
+    assert result.outcome == "better"
+    assert result.accepted
+    curve = [report.held_out for report in reports if isinstance(report, StepDone)]
+    assert sum(score is not None for score in curve) >= 5
+    losses = [report.loss for report in reports if isinstance(report, StepDone)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_a_model_that_is_right_already_is_not_made_worse(bright_model):
+    settings = FAST.replace(steps=30, crop_px=64)
+    result = finetune(bright_model, [box_sample(5)], settings)
+    assert result.before.ap50 > 0.9
+    assert result.after.ap50 > result.before.ap50 - 0.1
+    assert result.outcome in ("better", "not better")
+    if not result.accepted:
+        assert "stays in use" in result.verdict
+
+
+# ----------------------------------------------------------------------------- what has influence
+
+
+def test_what_nobody_vouched_for_has_no_influence(model):
+    sample = box_sample()
+    labels = sample.labels.copy()
+    labels[121:, :] = 4  # not beside the box: an object there may go on inside of it
+    labels[:6] = 0
+    elsewhere = finetune(model, [Sample(sample.image, labels, sample.labelled)], FAST)
+    as_it_was = finetune(model, [sample], FAST)
+    assert torch.equal(weights_of(elsewhere.model), weights_of(as_it_was.model))
+    labels[40:60, 30:60] = 0
+    inside = finetune(model, [Sample(sample.image, labels, sample.labelled)], FAST)
+    assert not torch.equal(weights_of(inside.model), weights_of(as_it_was.model))
+
+
+def test_held_out_labels_have_no_influence_on_the_weights(model, monkeypatch):
+    splits = []
+    real = module.hold_out
+
+    def remember(*args, **kwargs):
+        splits.append(real(*args, **kwargs))
+        return splits[-1]
+
+    monkeypatch.setattr(module, "hold_out", remember)
+    sample = box_sample(changed=None)
+    as_it_was = finetune(model, [sample], FAST)
+    assert splits[0].kind == "block"
+    held = np.argwhere(splits[0].masks[0])
+    y, x = held.mean(axis=0).astype(int)  # the plane is cut out at its corner
+    labels = sample.labels.copy()
+    labels[y - 6 : y + 6, x - 6 : x + 6] = 0
+    assert not np.array_equal(labels, sample.labels)
+    other = finetune(model, [Sample(sample.image, labels, sample.labelled)], FAST)
+    assert np.array_equal(splits[1].masks[0], splits[0].masks[0])
+    assert torch.equal(weights_of(other.model), weights_of(as_it_was.model))
+    assert other.after != as_it_was.after, "but it is what the result is judged on"
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(model):
+    first = finetune(model, [box_sample()], FAST)
+    again = finetune(model, [box_sample()], FAST)
+    other = finetune(model, [box_sample()], FAST.replace(seed=1))
+    assert torch.equal(weights_of(first.model), weights_of(again.model))
+    assert not torch.equal(weights_of(first.model), weights_of(other.model))
+
+
+def test_frozen_levels_stay_as_they_are(model):
+    result = finetune(model, [box_sample()], FAST.replace(frozen_levels=2))
+    state, old = result.model.net.state_dict(), model.net.state_dict()
+    same = {name for name in state if torch.equal(state[name], old[name])}
+    frozen = {name for name in state if name.startswith(("down.0.", "down.1."))}
+    assert frozen
+    assert frozen <= same
+    assert not any(name.startswith("up.") for name in same if state[name].ndim > 1)
+    assert all(parameter.requires_grad for parameter in result.model.net.parameters())
+
+
+# -------------------------------------------------------------------------- the model is not harmed
+
+
+def test_the_given_model_is_not_changed(model):
+    before, was_training = weights_of(model).clone(), model.net.training
+    result = finetune(model, [box_sample()], FAST)
+    assert torch.equal(weights_of(model), before)
+    assert model.net.training == was_training
+    assert not torch.equal(weights_of(result.model), before)
+    assert result.model.card.parent == "tiny"
+
+
+def test_batch_norm_keeps_its_statistics():
+    net = UNet(Architecture(widths=(4, 8, 16), norm="batch")).eval()
+    model = Model(net, Card(name="bn", architecture=net.architecture))
+    result = finetune(model, [box_sample()], FAST)
+    for name, value in result.model.net.state_dict().items():
+        if "running" in name:
+            assert torch.equal(value, net.state_dict()[name])
+
+
+def test_a_first_step_is_a_small_one():
+    rates = [learning_rate(used, 1.0) for used in np.linspace(0, 1, 101)]
+    assert rates[0] <= 0.01
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert np.argmax(rates) == pytest.approx(100 * WARM_UP, abs=1)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    assert all(later < earlier for earlier, later in pairwise(rates[6:]))
+
+
+def test_a_closed_job_ends_at_once_and_leaves_the_model_alone(model):
+    before = weights_of(model).clone()
+    job = finetune_steps(model, [box_sample()], FAST.replace(steps=10_000))
+    while not isinstance(next(job), StepDone):
+        pass
+    started = time.monotonic()
+    job.close()
+    assert time.monotonic() - started < 1
+    assert torch.equal(weights_of(model), before)
+
+
+def test_cancel_ends_the_run_with_nothing(model):
+    with pytest.raises(Cancelled):
+        finetune(model, [box_sample()], FAST.replace(steps=10_000), cancel=lambda: True)
+
+
+def test_stop_keeps_what_was_learned_and_judges_it(model):
+    steps = []
+
+    def watch(progress):
+        if isinstance(progress, StepDone):
+            steps.append(progress.step)
+
+    settings = FAST.replace(steps=10_000)
+    result = finetune(model, [box_sample()], settings, progress=watch, stop=lambda: len(steps) >= 2)
+    assert result.report["training"]["stopped"]
+    assert result.after is not None
+    assert not torch.equal(weights_of(result.model), weights_of(model))
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_the_weights_before(model, monkeypatch):
+    real, calls = module.masked_loss, []
+
+    def broken_later(*args):
+        calls.append(1)
+        return real(*args) * (float("nan") if len(calls) > 2 else 1)
+
+    monkeypatch.setattr(module, "masked_loss", broken_later)
+    notes = []
+    result = finetune(model, [box_sample()], FAST.replace(steps=50), progress=notes.append)
+    assert result.report["training"]["steps"] == 2
+    assert torch.isfinite(weights_of(result.model)).all()
+    assert any(isinstance(note, Note) and "no longer a number" in note.text for note in notes)
+
+
+def test_running_out_of_memory_is_told_in_a_sentence(model, monkeypatch):
+    def too_large(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "masked_loss", too_large)
+    with pytest.raises(DeviceError, match="2 crops of 64 px"):
+        finetune(model, [box_sample()], FAST.replace(crop_px=64))
+
+
+# ------------------------------------------------------------------------------ refusals, verdicts
+
+
+def test_labels_that_teach_nothing_are_refused_before_any_training(model, monkeypatch):
+    monkeypatch.setattr(module, "_Learner", None)
+    image, labels = field_of_discs()
+    with pytest.raises(LabelsError, match="Nothing is vouched for"):
+        finetune(model, [Sample(image, labels, np.zeros(labels.shape, bool))], FAST)
+
+
+def test_more_frozen_levels_than_there_are_is_refused(model):
+    with pytest.raises(SettingError, match="the network has 3"):
+        finetune(model, [box_sample()], FAST.replace(frozen_levels=4))
+
+
+def test_too_few_labels_to_judge_is_said_and_the_old_model_stays(model):
+    image, labels = field_of_discs()
+    mask = np.zeros(labels.shape, bool)
+    mask[20:84, 20:84] = True
+    notes = []
+    result = finetune(model, [Sample(image, labels, mask)], FAST, progress=notes.append)
+    assert result.outcome == "cannot judge"
+    assert not result.accepted
+    assert result.before is None
+    assert result.after is None
+    assert "mark one more region" in result.verdict
+    assert any(isinstance(note, Note) for note in notes)
+
+
+def test_a_time_budget_is_kept_judging_included(model):
+    started = time.monotonic()
+    settings = FAST.replace(steps=None, seconds=3.0)
+    result = finetune(model, [box_sample()], settings)
+    assert time.monotonic() - started < 4.5
+    assert result.report["training"]["steps"] > 5
+
+
+def test_the_report_says_what_was_done_and_can_be_written(model, tmp_path):
+    result = finetune(model, [box_sample(changed=box_sample().labels > 9)], FAST)
+    report = read_report(write_report(tmp_path / "report.json", result.report))
+    assert report["settings"]["seed"] == 0
+    assert report["model"]["parent"] == "tiny"
+    assert report["held_out"]["kind"] == "block"
+    assert report["held_out"]["objects"] >= 3
+    assert report["samples"][0]["vouched_px"] == 112 * 224
+    assert report["samples"][0]["changed_px"] > 0
+    assert report["training"]["steps"] == 3
+    assert report["before"].keys() == report["after"].keys() >= {"ap50", "missed", "iou"}
+    assert report["versions"]["torch"]
+    assert report["outcome"] == result.outcome
+
+
+# ----------------------------------------------------------------------------------- all the kinds
+
+
+@pytest.mark.parametrize(
+    ("architecture", "card"),
+    [
+        pytest.param({"padded": False}, {}, id="without padding"),
+        pytest.param({"norm": "instance"}, {}, id="instance norm"),
+        pytest.param({"norm": "batch", "dropout": 0.5}, {}, id="dropout"),
+        pytest.param({"classes": 2}, {"outputs": ("foreground", "distance")}, id="distance"),
+        pytest.param(
+            {"classes": 2},
+            {"outputs": ("background", "cell"), "activation": "softmax", "labels": "semantic"},
+            id="classes",
+        ),
+        pytest.param({}, {"outputs": ("cell",), "labels": "semantic"}, id="one class"),
+    ],
+)
+def test_every_kind_of_model_takes_a_step(architecture, card):
+    net = UNet(Architecture(widths=(4, 8, 16), **architecture)).eval()
+    model = Model(net, Card(name="kind", architecture=net.architecture, **card))
+    sample = box_sample()
+    if model.card.labels == "semantic":
+        sample = Sample(sample.image, np.minimum(sample.labels, 1), sample.labelled)
+    result = finetune(model, [sample], FAST)
+    assert result.report["training"]["steps"] == 3
+    assert result.before is not None
+    assert not torch.equal(weights_of(result.model), weights_of(model))
