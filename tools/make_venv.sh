@@ -23,7 +23,7 @@ find_python() {
     return 1
 }
 torch_version() { "$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))'; }
-quietly() { "$venv/bin/python" -m pip --disable-pip-version-check install --quiet "$@"; }
+quietly() { "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --quiet "$@"; }
 
 if [ ! -x "$venv/bin/python" ]; then
     python=$(find_python)

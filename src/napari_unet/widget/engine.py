@@ -123,9 +123,10 @@ class Engine(QObject):
         self._patience.setInterval(CANCEL_PATIENCE_MS)
         self._patience.timeout.connect(self._on_out_of_patience)
         self._written.connect(self._on_written)
-        release = self._belongings.release
-        weakref.finalize(self, release, CLOSE_WAIT_MS)
-        self.destroyed.connect(lambda: release(CLOSE_WAIT_MS))
+        # Nothing of Python's but the finalizer may hear of the end: the garbage collector may
+        # already have taken a function of ours apart, and calling it then would crash.
+        finalizer = weakref.finalize(self, self._belongings.release, CLOSE_WAIT_MS)
+        self.destroyed.connect(finalizer)
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.close)
