@@ -16,6 +16,7 @@ ALLOWED = {
     "ES01",  # no extended summary: one sentence is often enough
     "EX01",  # no example in every docstring
     "GL01",  # the summary stands on the line of the quotes
+    "PR08",  # a description may start with a name that is written small: numpy
     "SA01",  # no "See Also" in every docstring
 }
 

@@ -110,9 +110,9 @@ def find_classes(probability: Probability, activation: str = "softmax") -> Label
 def _foreground(probability: Probability, outputs: tuple[str, ...]) -> Probability:
     """Probability that a pixel belongs to any object."""
     if "foreground" not in outputs and len(outputs) > 1:
-        return 1 - probability[0]
-    index = outputs.index("foreground") if "foreground" in outputs else 0
-    foreground: Probability = probability[index]
+        foreground: Probability = 1 - probability[0]
+    else:
+        foreground = probability[outputs.index("foreground") if "foreground" in outputs else 0]
     return foreground
 
 

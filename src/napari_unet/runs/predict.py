@@ -185,8 +185,8 @@ def segment_steps(
 
     Parameters
     ----------
-    model, image, axes, settings, out
-        See :func:`segment`.
+    model, image, axes, settings, out : object
+        As for :func:`segment`.
     keep_probability : bool
         Return the probabilities of all planes too, to try another threshold without the network
         (:func:`label_steps`); else only those of one plane are held in memory.
