@@ -113,7 +113,7 @@ def tissue(shape: tuple[int, int] = (512, 512), seed: int = 0) -> tuple[NDArray[
     """
     _check_shape(shape, 2)
     rng = np.random.default_rng(seed)
-    labels, objects = _lay_out(rng, shape, one_per_px=1 / 1700, radius_px=10.0, touching=0.35)
+    labels, objects = _lay_out(rng, shape, one_per_px=1 / 1900, radius_px=10.5, touching=0.2)
     absorbed = _fibres(rng, shape)
     absorbed += _blood_cells(rng, shape, labels > 0)
     absorbed += _shadows(rng, shape)
@@ -392,12 +392,12 @@ def _stained(rng: np.random.Generator, shape: tuple[int, ...], objects: list[_Nu
     for nucleus in objects:
         depth = np.clip(nucleus.depth, 0, 1)
         grain = 0.14 * coarse[nucleus.window] + 0.08 * fine[nucleus.window]
-        if rng.random() < 0.4:
-            rim = np.exp(-((depth / 0.16) ** 2))
+        if rng.random() < 0.3:
+            rim = np.exp(-((depth / 0.18) ** 2))
             spots = 0.35 * np.clip(coarse[nucleus.window] - 1.1, 0, 1)
-            stain = 0.22 + 0.42 * rim + spots + 0.7 * grain
+            stain = 0.50 + 0.26 * rim + spots + 0.7 * grain
         else:
-            stain = rng.uniform(0.55, 1.15) + grain
+            stain = rng.uniform(0.65, 1.1) + grain
         absorbed[nucleus.window][nucleus.mask] = np.clip(stain, 0.05, None)[nucleus.mask]
     return absorbed
 
@@ -415,7 +415,7 @@ def _blood_cells(
         cell = _place(rng, spots, centre.astype(float), rng.uniform(5.5, 7.0))
         if cell is not None:
             spots[cell.window][cell.mask] = 1
-            disc = 0.30 + 0.16 * np.clip(1 - np.abs(cell.depth - 0.25) / 0.3, 0, 1)
+            disc = 0.17 + 0.10 * np.clip(1 - np.abs(cell.depth - 0.25) / 0.3, 0, 1)
             absorbed[cell.window][cell.mask] = disc[cell.mask]
     return absorbed
 
