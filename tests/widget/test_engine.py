@@ -545,7 +545,8 @@ def test_the_window_ticks_on_while_a_large_array_travels(engine, qtbot):
 
 
 @pytest.mark.slow
-def test_the_real_jobs_segment_relabel_and_cancel(qtbot, tmp_path, tiny_unet, blobs):
+def test_the_real_jobs_segment_relabel_and_cancel(qtbot, tmp_path, tiny_unet, blobs, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     from napari_unet.models.card import Card
     from napari_unet.models.model import Model, save_model
 

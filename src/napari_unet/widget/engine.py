@@ -12,30 +12,33 @@ process, the image, the labels and the settings are in the window and stay as th
 
 from __future__ import annotations
 
-import errno
 import shutil
-import tempfile
 import time
 import traceback
 import weakref
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 
-from napari_unet.errors import UnetError, WorkerError
-from napari_unet.widget.exchange import Exchange, Token, open_result, remove_stale, write_array
+from napari_unet.errors import WorkerError
+from napari_unet.widget.belongings import Belongings
+from napari_unet.widget.exchange import (
+    Token,
+    copy_small,
+    explain_unwritten,
+    open_result,
+    write_array,
+)
 from napari_unet.widget.process import WorkerProcess
 from napari_unet.worker import protocol
 
 JOBS = "napari_unet.worker.jobs"
 CANCEL_PATIENCE_MS = 800
 CLOSE_WAIT_MS = 2000
-COPIED_AT_ONCE_BYTES = 32 << 20
 DEATHS_ALLOWED = 3
 DEATHS_WINDOW_S = 60.0
 
@@ -107,7 +110,7 @@ class Engine(QObject):
         self.device = ""
         self.status = "closed"
         self._jobs = jobs
-        self._belongings = _Belongings()
+        self._belongings = Belongings()
         self._is_closed = False
         self._is_ready = False
         self._deaths: list[float] = []
@@ -175,7 +178,7 @@ class Engine(QObject):
         self.start()
         number = self._count + 1
         folder = self._belongings.exchange.make_room(number)
-        copies = _copy_small(arrays or {})
+        copies = copy_small(arrays or {})
         paths = {name: folder / f"input-{at}.npy" for at, name in enumerate(copies)}
         request = protocol.Request(
             number, job, str(folder), parameters, {name: str(path) for name, path in paths.items()}
@@ -260,7 +263,7 @@ class Engine(QObject):
         if self._job is None or number != self._job.number:
             return
         if problem is not None:
-            message, is_expected = _explain(problem)
+            message, is_expected = explain_unwritten(problem)
             self._job.traceback = "".join(traceback.format_exception(problem))
             self._settle("failed", message, is_expected)
             return
@@ -389,81 +392,3 @@ class Engine(QObject):
         if status != self.status:
             self.status = status
             self.status_changed.emit(status)
-
-
-class _Belongings:
-    """What an engine leaves in the system; can be given back when the engine is gone already."""
-
-    def __init__(self) -> None:
-        self.process: WorkerProcess | None = None
-        self._dying: set[WorkerProcess] = set()
-        self._threads: list[Thread] = []
-        self._exchange: Exchange | None = None
-
-    @property
-    def exchange(self) -> Exchange:
-        """The folder for arrays, made when first needed."""
-        if self._exchange is None:
-            self._exchange = Exchange()
-        return self._exchange
-
-    def hold(self, process: WorkerProcess) -> None:
-        """Take a new process; with the first one, clean up after earlier sessions."""
-        if self._exchange is None:
-            self.run(remove_stale)
-        self.process = process
-
-    def drop_process(self) -> None:
-        """Kill the process without waiting for its end."""
-        process, self.process = self.process, None
-        if process is None:
-            return
-        self._dying = {other for other in self._dying if other.is_alive}
-        self._dying.add(process)
-        process.discard()
-
-    def run(self, work: Any) -> None:
-        """Do something in the background."""
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        thread = Thread(target=work, daemon=True, name="napari-unet-exchange")
-        self._threads.append(thread)
-        thread.start()
-
-    def release(self, wait_ms: int) -> None:
-        """End and remove everything."""
-        deadline = time.monotonic() + wait_ms / 1000
-        self.drop_process()
-        while self._dying:
-            process = self._dying.pop()
-            process.waitForFinished(max(1, int((deadline - time.monotonic()) * 1000)))
-        while self._threads:
-            self._threads.pop().join(max(0.0, deadline - time.monotonic()))
-        if self._exchange is not None:
-            self._exchange.remove()
-            self._exchange = None
-
-
-def _copy_small(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy arrays that are in memory, as long as that takes no time worth speaking of."""
-    left = COPIED_AT_ONCE_BYTES
-    copies: dict[str, Any] = {}
-    for name, array in arrays.items():
-        copies[name] = array
-        if isinstance(array, np.ndarray) and array.nbytes <= left:
-            left -= array.nbytes
-            copies[name] = array.copy()
-    return copies
-
-
-def _explain(problem: Exception) -> tuple[str, bool]:
-    """Put what went wrong with writing arrays into a sentence; False for a defect."""
-    if isinstance(problem, UnetError):
-        return str(problem), True
-    if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
-        return (
-            f"The disk of the temporary folder {tempfile.gettempdir()} is full. "
-            "Free some space or set TMPDIR to another folder, then start napari again.",
-            True,
-        )
-    first_line = next(iter(str(problem).splitlines()), "")
-    return f"{type(problem).__name__}: {first_line}".removesuffix(": "), False

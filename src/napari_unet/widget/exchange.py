@@ -7,22 +7,24 @@ Arrays are written here without memory maps: on a full disk, writing to a map en
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QLockFile
 
-from napari_unet.errors import WorkerError
+from napari_unet.errors import UnetError, WorkerError
 from napari_unet.worker.protocol import open_array
 
 PREFIX = "napari-unet-"
 SLAB_BYTES = 16 << 20
+COPIED_AT_ONCE_BYTES = 32 << 20
 
 _LOCK = "lock"
 
@@ -74,6 +76,29 @@ def remove_stale() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def copy_small(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy arrays that are in memory, so that they may be changed; large and lazy ones stay.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array-like
+        What is to be written.
+
+    Returns
+    -------
+    dict of str to array-like
+        Copies of numpy arrays, up to 32 MiB in all, which takes a few milliseconds.
+    """
+    left = COPIED_AT_ONCE_BYTES
+    copies: dict[str, Any] = {}
+    for name, array in arrays.items():
+        copies[name] = array
+        if isinstance(array, np.ndarray) and array.nbytes <= left:
+            left -= array.nbytes
+            copies[name] = array.copy()
+    return copies
+
+
 def write_array(path: Path, array: Any, is_cancelled: Callable[[], bool]) -> None:
     """Write an array as a .npy file, slab by slab.
 
@@ -109,6 +134,33 @@ def write_array(path: Path, array: Any, is_cancelled: Callable[[], bool]) -> Non
             if is_cancelled():
                 return
             file.write(np.ascontiguousarray(slab, dtype).reshape(-1).view(np.uint8).data)
+
+
+def explain_unwritten(problem: Exception) -> tuple[str, bool]:
+    """Put what went wrong with writing arrays into one line.
+
+    Parameters
+    ----------
+    problem : Exception
+        What :func:`write_array` raised.
+
+    Returns
+    -------
+    str
+        The line.
+    bool
+        True if it is a sentence for the person, False for a defect.
+    """
+    if isinstance(problem, UnetError):
+        return str(problem), True
+    if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+        return (
+            f"The disk of the temporary folder {tempfile.gettempdir()} is full. "
+            "Free some space or set TMPDIR to another folder, then start napari again.",
+            True,
+        )
+    first_line = next(iter(str(problem).splitlines()), "")
+    return f"{type(problem).__name__}: {first_line}".removesuffix(": "), False
 
 
 def open_result(path: str) -> np.ndarray:

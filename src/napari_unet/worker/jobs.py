@@ -1,24 +1,16 @@
 """The jobs of the computing process: each turns a call into a run and a run into plain values.
 
 The runs themselves are in :mod:`napari_unet.runs`; here is what only the process knows: the
-models that are kept warm, and the probabilities that are kept as files, so that another
-threshold or the search for doubtful spots needs neither the network nor the array again. Such a
-file is named by a token; beside it lies a note of what is in it, so that it can be used by the
-next process, too, should this one be killed.
+models that are kept warm, and the probabilities that are kept for later.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import gc
-import json
-import os
 import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +20,7 @@ from napari_unet.arrays.axes import Planes, plan_planes
 from napari_unet.arrays.instances import find_instances
 from napari_unet.arrays.uncertainty import most_uncertain
 from napari_unet.errors import WorkerError
-from napari_unet.models.card import FOREGROUND, Card
+from napari_unet.models.card import FOREGROUND
 from napari_unet.models.library import find_model
 from napari_unet.models.model import Model, load_model, save_in_library, save_model
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
@@ -38,10 +30,17 @@ from napari_unet.runs.predict import label_steps, predict_steps
 from napari_unet.runs.progress import Job, Note, TileDone
 from napari_unet.runs.samples import Sample
 from napari_unet.settings import FinetuneSettings, InstanceSettings, SegmentSettings, checked
-from napari_unet.worker.protocol import Array, open_array
+from napari_unet.worker.kept import (
+    Kept,
+    describe_probability,
+    foreground,
+    new_probability,
+    open_probability,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from napari_unet.worker.__main__ import Call
 
@@ -49,14 +48,6 @@ R = TypeVar("R")
 Values = dict[str, Any]
 
 MODELS_KEPT = 3
-
-
-class Kept(NamedTuple):
-    """Probabilities of an earlier segmentation."""
-
-    card: Card
-    axes: str
-    probability: Array
 
 
 class _Models:
@@ -169,13 +160,13 @@ def segment(call: Call, *, model: str, axes: str, settings: Values) -> Job[Value
     image = call.arrays["image"]
     planes = plan_planes(image.shape, axes, loaded.card.architecture.spatial_dims)
     token = call.folder / "probability.npy"
-    probability = _new_array(token, (loaded.card.architecture.classes, *planes.out_shape))
+    probability = new_probability(token, (loaded.card.architecture.classes, *planes.out_shape))
     count = _Count(planes)
     yield from count.tiles(predict_steps(loaded, image, axes, chosen, probability))
     labels = yield from count.planes(
         label_steps(loaded.card, probability, planes.out_axes, chosen.instances)
     )
-    _describe(token, loaded.card, planes.out_axes)
+    describe_probability(token, loaded.card, planes.out_axes)
     return {
         "labels": labels,
         "probability": probability,
@@ -207,8 +198,7 @@ def uncertain(
     """Find the most doubtful place; its position is None if everything is vouched for."""
     kept = _kept(call, token, model, axes)
     vouched = call.arrays.get("vouched")
-    foreground = _foreground(kept)
-    position = yield from _in_background(most_uncertain, foreground, vouched)
+    position = yield from _in_background(most_uncertain, foreground(kept), vouched)
     return {"position": position}
 
 
@@ -316,58 +306,13 @@ def _in_background(function: Callable[..., R], *arguments: Any) -> Job[R]:
         return (yield from background.run(function, *arguments))
 
 
-def _new_array(path: Path, shape: tuple[int, ...]) -> Array:
-    """Make a file of float32 that is mapped into memory; its space on the disk is taken now.
-
-    On a disk that fills up later, writing to the map would end the process.
-    """
-    array: Any = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file, _other_than_full():
-            os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
-    return array  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _other_than_full() -> Iterator[None]:
-    """Ignore that a file system cannot take space ahead, unless it is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-
-
-def _describe(token: Path, card: Card, axes: str) -> None:
-    """Note beside a kept array what it is."""
-    token.with_suffix(".json").write_text(
-        json.dumps({"card": card.model_dump(mode="json"), "axes": axes}), encoding="utf-8"
-    )
-
-
 def _kept(call: Call, token: str | None, model: str | None, axes: str | None) -> Kept:
     """Return the probabilities a request is about."""
     if token is not None:
-        try:
-            described = json.loads(Path(token).with_suffix(".json").read_text(encoding="utf-8"))
-            return Kept(checked(Card, described["card"]), described["axes"], open_array(token))
-        except FileNotFoundError as error:
-            raise WorkerError(
-                "The probabilities of this segmentation are no longer there. Press Segment again."
-            ) from error
+        return open_probability(token)
     if model is None or axes is None or "probability" not in call.arrays:
         raise WorkerError("Neither a token nor probability, model and axes were given.")
     return Kept(_models.get(model).card, axes, call.arrays["probability"])
-
-
-def _foreground(kept: Kept) -> Array:
-    """Return the probability (*axes) that a pixel belongs to anything."""
-    outputs = kept.card.outputs
-    if FOREGROUND not in outputs and kept.card.labels == "semantic":
-        anything: Array = 1 - kept.probability[0]
-        return anything
-    plane: Array = kept.probability[outputs.index(FOREGROUND) if FOREGROUND in outputs else 0]
-    return plane
 
 
 def _sample(call: Call, described: Values) -> Sample:
