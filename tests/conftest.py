@@ -24,6 +24,8 @@ DATA_VARIABLE = "NAPARI_UNET_TEST_DATA"
 REQUIRE_VARIABLE = "NAPARI_UNET_REQUIRE_DATA"
 WINDOW_FIXTURES = {"qtbot", "qapp", "make_napari_viewer", "make_napari_viewer_proxy"}
 
+# Small networks on several threads collapse when the machine is busy; set before torch is there.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A dialog that a test leaves behind is an error.
 os.environ.setdefault("NAPARI_STRICT_QT", "1")
 

@@ -169,8 +169,9 @@ class CorrectPanel:
         index = _layer_index(annotation, position)
         world = layer.data_to_world(index)
         viewer.dims.set_point(range(viewer.dims.ndim - layer.ndim, viewer.dims.ndim), world)
-        viewer.camera.center = world[-2:]
-        viewer.camera.zoom = SCREEN_PX / (JUMP_WIDTH_PX * float(layer.scale[-1]))
+        camera = getattr(viewer, "scene", viewer).camera  # napari 0.9 moved it
+        camera.center = world[-2:]
+        camera.zoom = SCREEN_PX / (JUMP_WIDTH_PX * float(layer.scale[-1]))
         viewer.layers.selection.active = layer
         self._session.tell("Check this spot, then mark it as a region.")
 

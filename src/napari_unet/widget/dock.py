@@ -23,6 +23,7 @@ from napari_unet.widget.retrain_panel import RetrainPanel
 from napari_unet.widget.segment_panel import SegmentPanel
 from napari_unet.widget.session import Session
 from napari_unet.widget.status import StatusFoot
+from napari_unet.widget.warm_up import warm_up
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -73,6 +74,7 @@ class UnetDock(QWidget):
         if application is not None:
             application.aboutToQuit.connect(self.close_session)
         self.engine.start()
+        warm_up()
         self.model_panel.load_first(self.preferences.get("dock.model", ""))
 
     def load_model_file(self, path: str | Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from magicgui.widgets import Container, PushButton, SpinBox
 
 from napari_unet.models.card import Card
-from napari_unet.models.library import SUFFIX, free_name, user_folder
+from napari_unet.models.library import free_name
 from napari_unet.settings import FinetuneSettings
 from napari_unet.widget.annotation import Annotation
 from napari_unet.widget.fields import (
@@ -202,7 +202,6 @@ class RetrainPanel:
                 lambda saved: self._session.use_model(replace(candidate, path=Path(saved["path"]))),
                 quiet=True,
                 model=str(candidate.path),
-                destination=str(user_folder() / f"{candidate.card.name}{SUFFIX}"),
             )
 
 

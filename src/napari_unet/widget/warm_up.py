@@ -1,0 +1,34 @@
+"""Pay for napari's first labels and shapes layer before the person waits for them.
+
+The first layer of each kind imports pandas and lets numba compile: seconds in which the window
+would stand still in the middle of the loop. Both happen in a thread while the person looks for
+the button; the layers made for it are thrown away and no viewer ever sees them.
+"""
+
+from __future__ import annotations
+
+from threading import Thread
+
+import numpy as np
+
+SIDE_PX = 16
+
+
+def warm_up() -> Thread:
+    """Start warming up in the background and return the thread that does it."""
+    thread = Thread(target=_make_layers, name="napari-unet-warm-up", daemon=True)
+    thread.start()
+    return thread
+
+
+def _make_layers() -> None:
+    """Make a layer of each kind the loop will need, and use what is compiled on first use."""
+    import pandas  # noqa: F401, ICN001 - napari imports it with its first layer
+    from napari.layers import Labels, Shapes
+
+    for dtype in (np.int32, np.uint8):
+        labels = Labels(np.eye(SIDE_PX, dtype=dtype))
+        labels.colormap.map(labels.data)
+        labels.fill((0, 0), 2)
+    corners = np.array([[1, 1], [1, 9], [9, 9], [9, 1]], dtype=float)
+    Shapes([corners], shape_type="rectangle", face_color="transparent")

@@ -1,0 +1,183 @@
+"""The whole loop by hand: real mouse events on a real window, a real image, the real process.
+
+Set NAPARI_UNET_PICTURES to a folder to keep a screenshot of each step there; the pictures of the
+documentation are made that way.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+
+from tests.hand import Hand
+
+STACK, PIXEL_UM = "fluorescence_520x696", 0.65
+WINDOW = (1366, 768)
+
+
+@pytest.fixture
+def unseen(data_dir) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image of the validation split with most nuclei of its size, and its truth."""
+    folder = data_dir / "images" / "dsb2018"
+    with (folder / "index.csv").open() as table:
+        rows = [r for r in csv.DictReader(table) if r["stack"] == STACK and r["split"] == "val"]
+    page = int(max(rows, key=lambda row: int(row["n_nuclei"]))["page"])
+    image = tifffile.imread(folder / f"{STACK}_images.tif", key=page)
+    truth = tifffile.imread(folder / f"{STACK}_labels.tif", key=page)
+    return image, truth.astype(np.int32)
+
+
+@pytest.fixture
+def hand(make_napari_viewer, qtbot, unseen, monkeypatch):
+    """A person in front of a viewer with the image and the dock open."""
+    from napari_unet.widget.contributions import open_dock
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # the real process, at its own speed
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(*WINDOW)
+    viewer.add_image(unseen[0], name="nuclei", scale=(PIXEL_UM,) * 2, units=("um", "um"))
+    dock = open_dock(viewer)
+    person = Hand(viewer, dock)
+    person.wait(lambda: dock.session.model is not None and not dock.session.is_busy, 120)
+    yield person
+    dock.close_session()
+
+
+def keep(hand: Hand, step: str) -> None:
+    """Keep a screenshot if pictures are wanted."""
+    folder = os.environ.get("NAPARI_UNET_PICTURES")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        hand.picture(Path(folder) / f"{step}.png")
+
+
+def computing_processes() -> list[psutil.Process]:
+    """List the processes this one has started to compute."""
+    children = psutil.Process().children(recursive=True)
+    return [p for p in children if "napari_unet.worker" in p.cmdline()]
+
+
+def paint_missing(hand: Hand, labels, truth: np.ndarray) -> int:
+    """Paint one nucleus by hand where the truth has one; returns the number it got."""
+    sizes = np.bincount(truth.ravel())
+    sizes[0] = 0
+    ys, xs = np.nonzero(truth == int(np.argmax(sizes)))
+    middle = (float(ys.mean()), float(xs.mean()))
+    hand.click("new_object")
+    labels.brush_size = 7
+    number = int(labels.selected_label)
+    hand.line(labels, (middle[0] - 4, middle[1] - 4), (middle[0] + 4, middle[1] + 4))
+    return number
+
+
+@pytest.mark.slow
+def test_the_whole_loop_by_hand(hand: Hand, unseen, tmp_path) -> None:
+    image, truth = unseen
+    viewer, dock = hand.viewer, hand.dock
+    keep(hand, "1-open")
+
+    hand.click("segment")
+    hand.wait_idle()
+    labels = dock.session.labels
+    assert labels is not None, hand.status
+    assert "objects in" in hand.status
+    from napari_unet.arrays.metrics import evaluate
+
+    assert evaluate(labels.data, truth)["ap50"] > 0.5
+    keep(hand, "2-segmented")
+
+    number = paint_missing(hand, labels, truth)
+    assert (labels.data == number).sum() > 20, "the brush painted on the canvas"
+    hand.wait(lambda: dock.session.annotation(labels).edits.count > 0, 5)
+    painted = labels.data == number
+
+    hand.click("region")
+    height, width = image.shape
+    hand.line(labels, (4, 4), (height - 5, width - 5))
+    annotation = dock.session.annotation(labels)
+    assert annotation.regions.count == 1, "a box was drawn on the canvas"
+    assert annotation.vouched(()).mean() > 0.9
+    keep(hand, "3-corrected")
+
+    dock.retrain_panel.seconds.value = 10
+    hand.click("retrain")
+    hand.wait(lambda: len(dock.retrain_panel.curve.loss) > 0)
+    hand.rest(3000)
+    keep(hand, "4-retraining")
+    hand.wait_idle()
+    assert dock.retrain_panel.result.value, hand.status
+    assert len(dock.retrain_panel.curve.score) > 0
+    keep(hand, "5-judged")
+
+    kept = labels.data.copy()
+    hand.click("segment")
+    hand.wait_idle()
+    newest = dock.session.labels
+    assert newest is not labels, "edited labels get a newer layer beside them"
+    np.testing.assert_array_equal(labels.data, kept)
+    assert (newest.data[painted] > 0).all(), "what was painted and checked lives on"
+    keep(hand, "6-again")
+
+    path = tmp_path / "mask.ome.tif"
+    dock.export_panel.export_to(path)
+    hand.wait(lambda: "Mask written" in hand.status, 20)
+    with tifffile.TiffFile(path) as tif:
+        np.testing.assert_array_equal(tif.asarray(), newest.data)
+        assert f'PhysicalSizeX="{PIXEL_UM}"' in tif.ome_metadata
+    keep(hand, "7-exported")
+    assert len(viewer.layers) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["segment", "retrain"])
+def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand, job: str) -> None:
+    dock, session = hand.dock, hand.dock.session
+    if job == "retrain":
+        hand.click("segment")
+        hand.wait_idle()
+        hand.click("whole_plane")
+    before = {layer.name: np.array(layer.data) for layer in hand.viewer.layers}
+    hand.click(job)
+    hand.wait(lambda: session.is_busy, 5)
+    hand.rest(500)
+    os.kill(computing_processes()[0].pid, signal.SIGKILL)
+    hand.wait_idle(20)
+    assert "untouched" in hand.status or "nothing was changed" in hand.status
+    after = {layer.name: np.array(layer.data) for layer in hand.viewer.layers}
+    assert before.keys() == after.keys()
+    for name, data in before.items():
+        np.testing.assert_array_equal(data, after[name])
+    hand.click("segment")
+    hand.wait_idle()
+    assert session.labels is not None
+    assert "objects in" in hand.status
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["close the dock", "delete the layer", "cancel"])
+def test_ending_a_job_in_any_way_leaves_no_process_and_no_half_layer(hand: Hand, end: str) -> None:
+    dock = hand.dock
+    hand.click("segment")
+    hand.wait(lambda: dock.session.is_busy, 5)
+    hand.rest(200)
+    if end == "close the dock":
+        hand.viewer.window.remove_dock_widget(dock)
+        hand.wait(lambda: not computing_processes(), 5)
+        assert [layer.name for layer in hand.viewer.layers] == ["nuclei"]
+        return
+    if end == "delete the layer":
+        hand.viewer.layers.clear()
+        hand.wait_idle()
+        assert len(hand.viewer.layers) == 0
+        return
+    hand.click("cancel")
+    assert hand.wait_idle(5) < 1.1
+    assert [layer.name for layer in hand.viewer.layers] == ["nuclei"]
+    hand.wait(lambda: len(computing_processes()) == 1, 20)
