@@ -224,6 +224,13 @@ class FinetuneSettings(Settings):
         le=8,
         description="Levels of the contracting path, from the top, that stay as they are.",
     )
+    batch_norm: Literal["adapt", "keep"] = Field(
+        "adapt",
+        description=(
+            "adapt: batch norm measures the new images, too; keep: it stays as it was measured "
+            "on all that the model was trained on."
+        ),
+    )
     correction_weight: float = Field(
         3.0,
         ge=1,

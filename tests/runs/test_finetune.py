@@ -191,13 +191,23 @@ def test_the_given_model_is_not_changed(model):
     assert result.model.card.parent == "tiny"
 
 
-def test_batch_norm_keeps_its_statistics():
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_batch_norm_follows_the_images_or_keeps_its_statistics(frozen):
     net = UNet(Architecture(widths=(4, 8, 16), norm="batch")).eval()
     model = Model(net, Card(name="bn", architecture=net.architecture))
-    result = finetune(model, [box_sample()], FAST)
-    for name, value in result.model.net.state_dict().items():
-        if "running" in name:
-            assert torch.equal(value, net.state_dict()[name])
+
+    def changed(**settings):
+        result = finetune(model, [box_sample()], FAST.replace(frozen_levels=frozen, **settings))
+        assert not any(layer.training for layer in result.model.net.modules())
+        old = net.state_dict()
+        state = {n: v for n, v in result.model.net.state_dict().items() if "running" in n}
+        assert state
+        return {n for n, value in state.items() if not torch.equal(value, old[n])}
+
+    assert changed(batch_norm="keep") == set()
+    followed = changed(batch_norm="adapt")
+    levels = [any(name.startswith(f"down.{level}.") for name in followed) for level in range(3)]
+    assert levels == [level >= frozen for level in range(3)]
 
 
 def test_a_first_step_is_a_small_one():

@@ -5,8 +5,8 @@ The run reads from top to bottom in :func:`finetune_steps`:
 1. What was vouched for becomes planes; a part is kept aside (:mod:`napari_unet.runs.held_out`).
 2. The model as it is, is judged on that part, the way it is used.
 3. A copy learns from crops of the rest: AdamW, a warm-up and then a cosine over the budget, in
-   time or in steps. Batch norm keeps its statistics: a few crops know less about them than all
-   that the model was trained on.
+   time or in steps. Batch norm follows the new images: where they look different from what the
+   model was trained on, that alone is half of the way. Dropout is off.
 4. Beside it runs an average of its weights over the last steps. The average is what comes out;
    nothing is chosen on the held-out part, so that the part can judge. It only draws the curve.
 5. The average is judged as the model was. It is better, or not, or there is too little to tell.
@@ -259,6 +259,8 @@ class _Learner:
             )
         self._net.requires_grad_(True)
         self._net.freeze_levels(settings.frozen_levels)
+        if settings.batch_norm == "adapt":
+            _let_batch_norm_follow(self._net, settings.frozen_levels)
         self._optimizer = torch.optim.AdamW(
             _groups(self._net, settings.weight_decay), lr=settings.learning_rate
         )
@@ -328,10 +330,19 @@ class _Learner:
 
 @torch.no_grad()
 def _follow(average: UNet, net: UNet, step: int) -> None:
-    """Move the average of the weights towards the network's, at first fast."""
+    """Move the average of weights and statistics towards the network's, at first fast."""
     keep = min(1 - 1 / AVERAGE_STEPS, step / (step + 10))
-    for mean, value in zip(average.parameters(), net.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
+    for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - keep)
+
+
+def _let_batch_norm_follow(net: UNet, frozen_levels: int) -> None:
+    """Let batch norm measure what it sees, but for the frozen levels; nothing else changes."""
+    frozen = {layer for level in net.down[:frozen_levels] for layer in level.modules()}
+    for layer in set(net.modules()) - frozen:
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.train()
 
 
 def _groups(net: UNet, weight_decay: float) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ class LearningCurve(QWidget):
         losses = [value for _, value in self.loss]
         low, high = (min(losses), max(losses)) if losses else (0.0, 1.0)
         self._draw(painter, plot, self.loss, low, high, LOSS_COLOR, "loss", left=True)
-        self._draw(painter, plot, self.score, 0.0, 1.0, SCORE_COLOR, "held-out IoU", left=False)
+        self._draw(painter, plot, self.score, 0.0, 1.0, SCORE_COLOR, "held-out score", left=False)
         painter.end()
 
     def _draw(
