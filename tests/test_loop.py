@@ -106,7 +106,7 @@ def test_the_whole_loop_by_hand(hand: Hand, unseen, tmp_path) -> None:
     assert annotation.vouched(()).mean() > 0.9
     keep(hand, "3-corrected")
 
-    dock.retrain_panel.seconds.value = 10
+    dock.retrain_panel.seconds.value = int(os.environ.get("NAPARI_UNET_LOOP_SECONDS", "10"))
     hand.click("retrain")
     hand.wait(lambda: len(dock.retrain_panel.curve.loss) > 0)
     hand.rest(3000)
@@ -138,7 +138,7 @@ def test_the_whole_loop_by_hand(hand: Hand, unseen, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["segment", "retrain"])
 def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand, job: str) -> None:
-    dock, session = hand.dock, hand.dock.session
+    session = hand.dock.session
     if job == "retrain":
         hand.click("segment")
         hand.wait_idle()

@@ -283,3 +283,25 @@ def test_export_writes_the_labels_with_their_pixel_size(dock, qtbot, tmp_path) -
     with tifffile.TiffFile(path) as tif:
         np.testing.assert_array_equal(tif.asarray(), squares((5, 5), (30, 40)))
         assert 'PhysicalSizeX="0.5"' in tif.ome_metadata
+
+
+def test_the_tab_key_walks_the_sections_in_the_order_of_the_loop(dock) -> None:
+    order = ["model", "open_model", "image", "segment", "threshold", "labels", "region", "retrain"]
+    chain, at = [], find(dock, "model")
+    for _ in range(3000):  # through the whole window and back
+        chain.append(at.objectName())
+        at = at.nextInFocusChain()
+    walked = [name for name in chain[: chain.index("model", 1)] if name in order]
+    assert list(dict.fromkeys(walked)) == order
+
+
+def test_the_dock_remembers_budget_format_and_model(dock) -> None:
+    from napari_unet.widget.preferences import Preferences
+
+    dock.retrain_panel.seconds.value = 33
+    dock.export_panel.format.value = "PNG"
+    dock.close_session()
+    kept = Preferences()
+    assert kept.get("retrain.seconds", 0) == 33
+    assert kept.get("dock.export_format", "") == "PNG"
+    assert kept.get("dock.model", "") == "/models/nuclei.safetensors"

@@ -7,6 +7,7 @@ in the engine's process. Nothing here, or below, imports torch.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +151,7 @@ class UnetDock(QWidget):
         layout.addWidget(scroll, 1)
         layout.addWidget(self.foot)
         self.setMinimumWidth(WIDTH_PX)
+        _order_tabs([inner, self.foot])
 
     def _recall(self) -> None:
         """Set the fields to what they were in the last session."""
@@ -170,6 +172,35 @@ class UnetDock(QWidget):
     def _on_engine(self, status: str) -> None:
         if status == "ready" and not self.session.is_busy:
             self.session.tell(f"Ready on {self.engine.device}.")
+
+
+def _order_tabs(widgets: list[QWidget]) -> None:
+    """Let the tab key walk the controls as they are read, from top to bottom."""
+    stops = [
+        child
+        for widget in widgets
+        for child in widget.findChildren(QWidget)
+        if child.focusPolicy() & Qt.FocusPolicy.TabFocus
+    ]
+    stops.sort(key=_reading_order)
+    for before, after in itertools.pairwise(stops):
+        QWidget.setTabOrder(before, after)
+
+
+def _reading_order(widget: QWidget) -> list[int]:
+    """Return where a widget stands: its place in each layout around it, outermost first."""
+    places: list[int] = []
+    parent = widget.parentWidget()
+    while parent is not None:
+        places.append(_place_in(parent, widget))
+        widget, parent = parent, parent.parentWidget()
+    return places[::-1]
+
+
+def _place_in(parent: QWidget, child: QWidget) -> int:
+    """Return the place of a child in its parent's layout, or 0 if it has none."""
+    layout = parent.layout()
+    return max(0, layout.indexOf(child)) if layout is not None else 0
 
 
 def _section(title: str, *widgets: QWidget, is_open: bool = True) -> QCollapsible:

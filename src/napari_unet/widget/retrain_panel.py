@@ -51,7 +51,7 @@ class RetrainPanel:
         self._segment = segment
         self._candidate: LoadedModel | None = None
         self.seconds = named(
-            SpinBox(label="Budget (s)", min=5, max=7200, value=60),
+            SpinBox(label="Budget (s)", min=5, max=86_400, value=60),
             "seconds",
             help_of(FinetuneSettings, "seconds"),
         )

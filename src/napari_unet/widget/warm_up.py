@@ -23,7 +23,7 @@ def warm_up() -> Thread:
 
 def _make_layers() -> None:
     """Make a layer of each kind the loop will need, and use what is compiled on first use."""
-    import pandas  # noqa: F401, ICN001 - napari imports it with its first layer
+    import pandas  # noqa: F401 - napari imports it with its first layer
     from napari.layers import Labels, Shapes
 
     for dtype in (np.int32, np.uint8):
