@@ -40,6 +40,7 @@ def test_a_stem_is_the_name_without_its_image_endings(name: str, expected: str) 
         ("a.ome.tif", "a_mask.tif"),
         ("A-img.png", "a.masks.npy"),
         ("a_raw.tif", "a_gt.tif"),
+        ("a_image_labels.tif", "a_labels.tif"),
         ("image.tif", "image_labels.tif"),
         ("nuclei_label_image.tif", "nuclei_label_masks.tif"),
     ],
@@ -62,6 +63,17 @@ def test_images_and_labels_may_share_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in found.alone] == ["c.tif"]
 
 
+def test_a_folder_of_truth_may_hold_the_images_too(tmp_path: Path) -> None:
+    pred = touch(tmp_path / "p", "a_images_labels.tif", "b_image_labels.tif")
+    truth = touch(tmp_path / "t", "a_images.tif", "a_labels.tif", "b_image.tif", "b_mask.tif")
+    found = pair_files(pred, truth, both_labels=True)
+    assert [(a.name, b.name) for a, b in found.pairs] == [
+        ("a_images_labels.tif", "a_labels.tif"),
+        ("b_image_labels.tif", "b_mask.tif"),
+    ]
+    assert found.alone == []
+
+
 def test_two_files_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
     touch(tmp_path, "x.tif", "y.tif")
     assert pair_files(tmp_path / "x.tif", tmp_path / "y.tif").pairs == [
@@ -75,7 +87,7 @@ def test_what_cannot_be_paired_is_told(tmp_path: Path) -> None:
         pair_files(images, tmp_path / "none")
     with pytest.raises(FileError, match="Name them alike"):
         pair_files(images, touch(tmp_path / "l", "b.tif"))
-    with pytest.raises(FileError, match="could both belong"):
+    with pytest.raises(FileError, match="could all be the labels"):
         pair_files(images, touch(tmp_path / "m", "a_mask.tif", "a_labels.tif"))
 
 

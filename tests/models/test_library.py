@@ -109,9 +109,10 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12345\n
 FOREIGN = [
     ("pointer.safetensors", LFS, "Git LFS pointer"),
     ("page.safetensors", b"<!DOCTYPE html><html></html>", "web page"),
-    ("net.pth", _zip(), "zip archive.*cannot be opened yet"),
+    ("net.pth", _zip(), "PyTorch weights; this cannot be opened yet"),
     ("renamed.safetensors", _zip(), "zip archive.*cannot be opened yet"),
-    ("old.pt", b"\x80\x02}q\x00." * 9, "pickle.*cannot be opened yet"),
+    ("old.pt", b"\x80\x02}q\x00." * 9, "PyTorch weights.*cannot be opened yet"),
+    ("no_ending", b"\x80\x02}q\x00." * 9, "pickle.*cannot be opened yet"),
     ("net.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "Keras.*cannot be opened yet"),
     ("net.onnx", b"\x08\x07\x12\x07pytorch" * 4, "ONNX.*cannot be opened yet"),
     ("empty.safetensors", b"", "damaged or incomplete"),

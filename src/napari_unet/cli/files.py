@@ -77,14 +77,17 @@ def stem(path: Path) -> str:
     return name
 
 
-def pair_files(images: Path, labels: Path) -> Pairs:
+def pair_files(first: Path, labels: Path, *, both_labels: bool = False) -> Pairs:
     """Find the labels that belong to each image, by name.
 
     Parameters
     ----------
-    images, labels : Path
-        Two folders, the same folder twice, or two files. Names agree up to their ending and a
-        last part such as ``_image``, ``_labels`` or ``_mask``.
+    first, labels : Path
+        Two folders, the same folder twice, or two files. Names agree up to their ending and
+        last parts such as ``_image``, ``_labels`` or ``_mask``; where a folder holds images and
+        labels of one name, that part decides.
+    both_labels : bool
+        The first are labels, too, instead of images.
 
     Returns
     -------
@@ -96,24 +99,22 @@ def pair_files(images: Path, labels: Path) -> Pairs:
     FileError
         If a path is missing, nothing fits, or two files claim the same name.
     """
-    for path in (images, labels):
+    for path in (first, labels):
         if not path.exists():
             raise FileError(f"There is no file or folder {path}. Check the path.")
-    if not _is_image_folder(images) and not _is_image_folder(labels):
-        return Pairs([(images, labels)])
-    mine, theirs = _listed(images), _listed(labels)
-    if images.resolve() == labels.resolve():
-        mine = [path for path in mine if _role(path) not in _TRUTH_ROLES]
-        theirs = [path for path in theirs if _role(path) in _TRUTH_ROLES]
-    image_of, labels_of = _by_name(mine), _by_name(theirs)
-    both = sorted(image_of.keys() & labels_of.keys())
+    if not _is_image_folder(first) and not _is_image_folder(labels):
+        return Pairs([(first, labels)])
+    mine = _by_name(_listed(first), are_labels=both_labels)
+    theirs = _by_name(_listed(labels), are_labels=True)
+    both = sorted(key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key])
     if not both:
         raise FileError(
-            f"No image in {images} ({len(mine)} files) has the name of labels in {labels} "
-            f"({len(theirs)} files). Name them alike, e.g. a.tif and a.tif or a_labels.tif."
+            f"No file in {first} ({len(mine)} names) belongs to labels in {labels} "
+            f"({len(theirs)} names). Name them alike, e.g. a.tif and a.tif or a_labels.tif."
         )
-    alone = [files[key] for files in (image_of, labels_of) for key in sorted(files.keys() - both)]
-    return Pairs([(image_of[key], labels_of[key]) for key in both], alone)
+    used = {path for key in both for path in (mine[key], theirs[key])}
+    alone = sorted({*mine.values(), *theirs.values()} - used)
+    return Pairs([(mine[key], theirs[key]) for key in both], alone)
 
 
 def _is_image_folder(path: Path) -> bool:
@@ -132,16 +133,26 @@ def _role(path: Path) -> str | None:
     return match[1].lower() if match else None
 
 
-def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
+def _without_roles(name: str) -> str:
+    """Strip what says a file's role, e.g. of ``a_image_labels``; a bare ``image`` stays."""
+    shorter = _ROLE.sub("", name)
+    return _without_roles(shorter) if shorter and shorter != name else name
+
+
+def _by_name(paths: Sequence[Path], *, are_labels: bool) -> dict[str, Path]:
     """Key files by their name without what says their role."""
-    files: dict[str, Path] = {}
+    groups: dict[str, list[Path]] = {}
     for path in paths:
-        # A file named only "image.tif" keeps its name.
-        key = (_ROLE.sub("", stem(path)) or stem(path)).casefold()
-        if key in files:
-            raise FileError(
-                f"{files[key].name} and {path.name} could both belong to {key!r}. "
-                "Keep one of them in the folder."
-            )
-        files[key] = path
-    return files
+        groups.setdefault(_without_roles(stem(path)).casefold(), []).append(path)
+    return {key: _chosen(group, are_labels=are_labels) for key, group in groups.items()}
+
+
+def _chosen(group: Sequence[Path], *, are_labels: bool) -> Path:
+    """Choose the image or the labels among files of one name."""
+    fitting = [path for path in group if (_role(path) in _TRUTH_ROLES) == are_labels]
+    candidates = group if len(group) == 1 else fitting
+    if len(candidates) != 1:
+        names = " and ".join(path.name for path in candidates or group)
+        kind = "labels" if are_labels else "images"
+        raise FileError(f"{names} could all be the {kind} of one name. Keep one in the folder.")
+    return candidates[0]

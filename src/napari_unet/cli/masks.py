@@ -25,7 +25,8 @@ def run_evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any
     """Judge masks against the truth, each image and all together."""
     from napari_unet.arrays.metrics import pooled
 
-    found = pair_files(Path(options.pred).expanduser(), Path(options.truth).expanduser())
+    pred, true = Path(options.pred).expanduser(), Path(options.truth).expanduser()
+    found = pair_files(pred, true, both_labels=True)
     for path in found.alone:
         console.note(f"{path}: nothing to compare it with, left out.")
     scores: dict[str, dict[str, float]] = {}

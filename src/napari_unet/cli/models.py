@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.models import library
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
     from napari_unet.cli.output import Console
     from napari_unet.models.card import Card
+
+_NAME_CHARACTERS = 27
+_LINE_CHARACTERS = 72
 
 
 def run_models(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -46,7 +50,10 @@ def run_info(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Show the card of a model."""
     path = library.find_model(options.model)
     card = library.read_card(path)
-    console.table([*_rows(card), ("file", f"{path} ({_megabytes(path)})")])
+    for name, value in (*_rows(card), ("file", f"{path} ({_megabytes(path)})")):
+        start = name.ljust(_NAME_CHARACTERS - 1) + " "
+        text = textwrap.fill(value, _LINE_CHARACTERS, break_long_words=False)
+        console.say(start + textwrap.indent(text, " " * len(start)).lstrip())
     return {"path": path, "bytes": path.stat().st_size, "card": card}
 
 
@@ -68,7 +75,7 @@ def _rows(card: Card) -> list[tuple[str, str]]:
         ("made from", card.parent or "random weights"),
         ("made on", card.created or "unknown"),
     ]
-    rows += [(f"score {name}", f"{value:.3f}") for name, value in card.scores.items()]
+    rows += [(f"score {name}", _score(value)) for name, value in card.scores.items()]
     return rows
 
 
@@ -80,6 +87,11 @@ def _normalisation(card: Card) -> str:
     if how.kind == "divide":
         return f"divided by {how.divisor:g}"
     return how.kind
+
+
+def _score(value: float) -> str:
+    """Say a score with three digits, a count as it is."""
+    return f"{value:.0f}" if value > 1 else f"{value:.3f}"
 
 
 def _with_unit(value: float | None, unit: str) -> str:

@@ -69,7 +69,9 @@ def _segment_one(
     seconds = round(time.monotonic() - started, 2)
     count = _count(segmentation.labels, model.card.architecture.spatial_dims)
     unit = "objects" if model.card.labels == "instance" else "classes"
-    console.say(f"{path}: {count} {unit}, {seconds:.1f} s -> {', '.join(map(str, files))}")
+    size = " x ".join(map(str, image.array.shape))
+    said = f"{size} ({axes}), {count} {unit}, {seconds:.1f} s"
+    console.say(f"{path}: {said} -> {', '.join(map(str, files))}")
     return {
         "image": path,
         "axes": axes,

@@ -308,11 +308,9 @@ def _first_bytes(path: Path) -> tuple[bytes, int]:
 
 
 def _recognised(path: Path, start: bytes) -> str | None:
-    """Name the other format a file has, by its first bytes or else by its ending."""
-    for magic, name in _OTHER_FORMATS:
-        if start.startswith(magic):
-            return name
-    return _OTHER_SUFFIXES.get(path.suffix.lower())
+    """Name the other format a file has, by its ending or else by its first bytes."""
+    by_start = next((name for magic, name in _OTHER_FORMATS if start.startswith(magic)), None)
+    return _OTHER_SUFFIXES.get(path.suffix.lower(), by_start)
 
 
 def _check_format(path: Path, text: str) -> None:
