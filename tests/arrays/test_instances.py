@@ -69,11 +69,11 @@ def test_an_object_the_network_gave_no_middle_is_not_lost():
     assert found.max() == 2
 
 
-def test_a_speck_in_the_distance_map_does_not_cut_an_object():
+@pytest.mark.parametrize(("dent", "objects"), [(0.6, 1), (0.7, 2)])
+def test_a_second_seed_cuts_an_object_only_if_it_is_marked(dent, objects):
     foreground, distance = make_targets(discs((15, 15, 12), shape=(30, 30)), OUTPUTS[0])
-    foreground, distance = foreground.clip(0, 1), distance.copy()
-    distance[15, 5] = 0.9
-    assert find_instances(np.stack([foreground, distance]), OUTPUTS[0]).max() == 1
+    distance[13:18, 4:7] = dent  # at the edge, where the depth is little
+    assert find_instances(np.stack([foreground, distance]), OUTPUTS[0]).max() == objects
 
 
 def test_objects_smaller_than_the_limit_are_dropped_and_the_rest_numbered_anew():

@@ -3,9 +3,9 @@ r"""From the network's probabilities to labels: one number per object, or one pe
 Pixels above the threshold belong to objects. Where the network also says how deep inside an
 object a pixel is (distance) or where objects end (boundary), that cuts apart what touches::
 
-    foreground      ___/‾‾‾‾‾‾‾‾‾\___      above the threshold: one blob
-    distance        ___/\___/\_____       above the seed level: two seeds
-    labels          ...1111122222...       the seeds grow until they meet (watershed)
+    foreground      ___/‾‾‾‾‾‾‾‾‾\___     above the threshold: one blob
+    distance        ___/‾\_____/‾\___     above the seed level, with a peak: two seeds
+    labels          ...11111122222...     the seeds grow until they meet (watershed)
 
 A blob without a seed is an object of its own, so small or faint objects are not lost; a blob
 with one seed needs no watershed, which keeps large images fast.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int32]
 
 SEED_LEVEL = 0.5  # of the relative depth in an object: see arrays.targets
-SEED_MIN_SIZE = 3  # pixels; smaller seeds are noise where their blob has a larger one
+SEED_PEAK = 0.65  # a seed must reach it somewhere: a shallow one is a dent in another's slope
 SMOOTHING_PX = 1.0  # of the measured depth, so that a rough edge is no cause to split
 SPLIT_DEPTH_PX = 0.75  # how much deeper than the neck between them two parts must be
 GREY_STEPS = 255  # the watershed is faster on bytes and differs in a few pixels in 100,000
@@ -70,7 +70,7 @@ def find_instances(
     mask = _foreground(probability, outputs) > settings.threshold
     if not settings.split:
         return _keep_large(_components(mask), settings.min_size)
-    depth, seeds = _depth_and_seeds(probability, outputs, mask, settings.threshold)
+    depth, seeds = _depth_and_seeds(probability, outputs, mask)
     return _keep_large(_grow(mask, depth, seeds), settings.min_size)
 
 
@@ -117,16 +117,24 @@ def _foreground(probability: Probability, outputs: tuple[str, ...]) -> Probabili
 
 
 def _depth_and_seeds(
-    probability: Probability, outputs: tuple[str, ...], mask: Mask, threshold: float
+    probability: Probability, outputs: tuple[str, ...], mask: Mask
 ) -> tuple[NDArray[np.uint8], Labels]:
     """How deep inside an object each pixel is, as bytes, and the middles of the objects."""
     if "distance" in outputs:
-        distance = probability[outputs.index("distance")]
-        return _as_bytes(distance), _without_specks(_components(mask & (distance > SEED_LEVEL)))
-    if "boundary" in outputs:
-        inside = 1 - probability[outputs.index("boundary")]
-        return _as_bytes(inside), _without_specks(_components(mask & (inside > threshold)))
-    return _measured_depth(mask)
+        depth = probability[outputs.index("distance")]
+    elif "boundary" in outputs:
+        depth = 1 - probability[outputs.index("boundary")]
+    else:
+        return _measured_depth(mask)
+    return _as_bytes(depth), _seeds(depth, mask)
+
+
+def _seeds(depth: Probability, mask: Mask) -> Labels:
+    """Find the places of enough depth that reach a peak; others are left to their blob."""
+    places = _components(mask & (depth > SEED_LEVEL))
+    has_peak = np.zeros(places.max(initial=0) + 1, bool)
+    has_peak[places[depth > SEED_PEAK]] = True
+    return np.where(has_peak[places], places, 0)
 
 
 def _measured_depth(mask: Mask) -> tuple[NDArray[np.uint8], Labels]:
@@ -158,11 +166,6 @@ def _grow(mask: Mask, depth: NDArray[np.uint8], seeds: Labels) -> Labels:
     inside = crowded[blobs]
     parts = watershed(GREY_STEPS - depth, np.where(inside, seeds, 0), mask=inside)
     return np.where(inside, parts + blobs.max(), blobs).astype(np.int32, copy=False)
-
-
-def _without_specks(seeds: Labels) -> Labels:
-    """Drop seeds of one or two pixels; a blob that had no other stays one object."""
-    return np.where(_sizes(seeds)[seeds] >= SEED_MIN_SIZE, seeds, 0)
 
 
 def _keep_large(labels: Labels, min_size: int) -> Labels:
