@@ -106,9 +106,9 @@ class Annotation(QObject):
             {
                 "image": _plane_of_image(gathered, axes, plane),
                 "axes": "".join(a for a in gathered.axes if a in "CYX"),
-                "labels": np.array(self.labels.data[plane]),
-                "labelled": self.vouched(plane),
-                "changed": self.edits.changed(plane),
+                "labels": _sealed(np.array(self.labels.data[plane])),
+                "labelled": _sealed(self.vouched(plane)),
+                "changed": _sealed(self.edits.changed(plane)),
             }
             for plane in self.planes()
         ]
@@ -147,6 +147,12 @@ class Annotation(QObject):
 def labels_metadata(axes: str, image: str, model: str) -> dict[str, Any]:
     """Return what a labels layer keeps about itself."""
     return {METADATA_KEY: {"axes": axes, "image": image, "model": model}}
+
+
+def _sealed(array: np.ndarray) -> np.ndarray:
+    """Make an array of ours read-only: the engine need not copy what cannot change."""
+    array.flags.writeable = False
+    return array
 
 
 def _plane_of_image(gathered: Gathered, labels_axes: str, plane: tuple[int, ...]) -> Any:

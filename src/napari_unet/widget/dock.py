@@ -180,7 +180,7 @@ def _order_tabs(widgets: list[QWidget]) -> None:
         child
         for widget in widgets
         for child in widget.findChildren(QWidget)
-        if child.focusPolicy() & Qt.FocusPolicy.TabFocus
+        if child.focusPolicy() & Qt.FocusPolicy.TabFocus and child.window() is widget.window()
     ]
     stops.sort(key=_reading_order)
     for before, after in itertools.pairwise(stops):

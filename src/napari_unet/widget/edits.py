@@ -49,8 +49,14 @@ class Edits(QObject):
         self.restart()
 
     def restart(self, base: np.ndarray | None = None) -> None:
-        """Take given labels, or else the layer's present ones, as the uncorrected ones."""
-        self.base = np.array(self.layer.data if base is None else base)
+        """Take given labels, or else a copy of the layer's present ones, as uncorrected.
+
+        Parameters
+        ----------
+        base : ndarray of int, shape of the layer, optional
+            Kept as it is, without a copy; must not change from here on.
+        """
+        self.base = np.array(self.layer.data) if base is None else base
         self.touched = np.zeros(self.base.shape, dtype=bool)
         self._planes: set[tuple[int, ...]] = set()
         self._set_count(0)

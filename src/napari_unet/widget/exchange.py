@@ -87,13 +87,14 @@ def copy_small(arrays: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict of str to array-like
-        Copies of numpy arrays, up to 32 MiB in all, which takes a few milliseconds.
+        Copies of numpy arrays, up to 32 MiB in all, which takes a few milliseconds; read-only
+        ones need no copy.
     """
     left = COPIED_AT_ONCE_BYTES
     copies: dict[str, Any] = {}
     for name, array in arrays.items():
         copies[name] = array
-        if isinstance(array, np.ndarray) and array.nbytes <= left:
+        if isinstance(array, np.ndarray) and array.flags.writeable and array.nbytes <= left:
             left -= array.nbytes
             copies[name] = array.copy()
     return copies

@@ -100,7 +100,7 @@ class Segmenter:
         if older is not None and older.is_untouched:
             annotation = older
         else:
-            annotation = self._new_layer(subject)
+            annotation = self._new_layer(subject, None if plane else result["labels"])
         annotation.token, annotation.token_plane = result.get("token"), plane
         _write(annotation, result["labels"])
         if older is not None and older is not annotation:
@@ -131,14 +131,15 @@ class Segmenter:
         ]
         return made[-1] if made else None
 
-    def _new_layer(self, subject: Subject) -> Annotation:
-        """Add an empty labels layer that lies on the image."""
+    def _new_layer(self, subject: Subject, labels: np.ndarray | None) -> Annotation:
+        """Add a labels layer that lies on the image, with a copy of the labels or empty."""
         placement = place_labels(subject.image, subject.axes)
-        sizes = zip(layer_array(subject.image).shape, subject.axes, strict=True)
-        shape = tuple(n for n, axis in sizes if axis != "C")
+        if labels is None:
+            sizes = zip(layer_array(subject.image).shape, subject.axes, strict=True)
+            labels = np.zeros([n for n, axis in sizes if axis != "C"], dtype=np.int32)
         model = self._session.model
         layer: Labels = self._session.viewer.add_labels(
-            to_layer_shape(np.zeros(shape, dtype=np.int32), placement),
+            to_layer_shape(np.array(labels), placement),
             name=f"{subject.image.name} labels",
             metadata=labels_metadata(
                 placement.axes, subject.image.name, model.card.name if model else ""
@@ -164,10 +165,13 @@ def _index(annotation: Annotation, plane: dict[str, int]) -> tuple[int | slice, 
 
 def _write(annotation: Annotation, labels: np.ndarray) -> None:
     """Write labels into the layer in place, as its new uncorrected state."""
-    target = annotation.labels.data[_index(annotation, annotation.token_plane)]
-    target[...] = labels.reshape(target.shape)
-    annotation.edits.restart()
-    annotation.labels.refresh()
+    layer, plane = annotation.labels, annotation.token_plane
+    target = layer.data[_index(annotation, plane)]
+    labels = labels.reshape(target.shape)
+    if not np.array_equal(target, labels):
+        target[...] = labels
+        layer.refresh()
+    annotation.edits.restart(None if plane else labels)
 
 
 def _copy_other_planes(older: Annotation, newer: Annotation, plane: dict[str, int]) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 STEPS = 1000
 """Resolution of the progress bar: parts of the whole."""
+ACTIVITY_STEPS = 20
+"""The same of napari's activity bar."""
 
 
 class StatusFoot(QWidget):
@@ -65,8 +67,9 @@ class StatusFoot(QWidget):
         self.progress.setValue(done)
         left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
         self.progress.setFormat(f"%p %{left}")
-        if self._activity is not None:
-            self._activity.update(max(0, done - self._activity.n))
+        # napari's bar lets the whole window work through its events at each step: few steps.
+        if self._activity is not None and done - self._activity.n >= STEPS // ACTIVITY_STEPS:
+            self._activity.update(done - self._activity.n)
 
     def _on_finished(self) -> None:
         if self._activity is not None:

@@ -1,8 +1,9 @@
 """Pay for napari's first labels and shapes layer before the person waits for them.
 
-The first layer of each kind imports pandas and lets numba compile: seconds in which the window
-would stand still in the middle of the loop. Both happen in a thread while the person looks for
-the button; the layers made for it are thrown away and no viewer ever sees them.
+The first layer of each kind imports pandas, lets numba compile and draws line patterns: seconds
+in which the window would stand still in the middle of the loop. All of it happens in a thread
+while the person looks for the button; what is made for it is thrown away and no viewer ever sees
+it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ def _make_layers() -> None:
     """Make a layer of each kind the loop will need, and use what is compiled on first use."""
     import pandas  # noqa: F401 - napari imports it with its first layer
     from napari.layers import Labels, Shapes
+    from vispy.scene import visuals
 
     for dtype in (np.int32, np.uint8):
         labels = Labels(np.eye(SIDE_PX, dtype=dtype))
-        labels.colormap.map(labels.data)
         labels.fill((0, 0), 2)
     corners = np.array([[1, 1], [1, 9], [9, 9], [9, 1]], dtype=float)
     Shapes([corners], shape_type="rectangle", face_color="transparent")
+    visuals.Polygon(corners, border_method="agg")  # what outlines the brush and the polygon tool
+    visuals.Line(method="agg")
