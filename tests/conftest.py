@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ WINDOW_FIXTURES = {"qtbot", "qapp", "make_napari_viewer", "make_napari_viewer_pr
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A dialog that a test leaves behind is an error.
 os.environ.setdefault("NAPARI_STRICT_QT", "1")
+# The same examples in each run, so that a failure is the change's; to look for new ones:
+# pytest --hypothesis-profile=explore
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
 
 
 class Blobs(NamedTuple):

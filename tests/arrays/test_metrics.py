@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.metrics import adapted_rand_error
@@ -136,9 +136,10 @@ def test_swapping_labels_and_truth_swaps_the_kinds_of_mistake(labels, truth):
 @settings(max_examples=60, deadline=None)
 @given(SMALL, SMALL)
 def test_the_adapted_rand_error_is_that_of_scikit_image(labels, truth):
-    if (np.bincount(truth.ravel())[1:] > 1).any():
+    with np.errstate(invalid="ignore"):  # without two pixels in one object it divides 0 by 0
         expected = adapted_rand_error(truth, labels)[0]
-        assert evaluate(labels, truth)["are"] == pytest.approx(expected)
+    assume(np.isfinite(expected))
+    assert evaluate(labels, truth)["are"] == pytest.approx(expected)
 
 
 def test_what_lies_outside_the_labelled_area_has_no_influence():
