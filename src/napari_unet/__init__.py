@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from napari_unet.models.model import Model, load_model, save_model
     from napari_unet.runs.finetune import finetune
     from napari_unet.runs.predict import predict, segment
+    from napari_unet.runs.samples import Sample
+    from napari_unet.settings import FinetuneSettings, InstanceSettings, SegmentSettings
 
     __version__: str
 
 __all__ = [
+    "FinetuneSettings",
+    "InstanceSettings",
     "Model",
+    "Sample",
+    "SegmentSettings",
     "__version__",
     "evaluate",
     "export_labels",
@@ -34,7 +40,11 @@ __all__ = [
 
 _DISTRIBUTION = "napari-unet-interactive"
 _HOMES = {
+    "FinetuneSettings": "napari_unet.settings",
+    "InstanceSettings": "napari_unet.settings",
     "Model": "napari_unet.models.model",
+    "Sample": "napari_unet.runs.samples",
+    "SegmentSettings": "napari_unet.settings",
     "evaluate": "napari_unet.arrays.metrics",
     "export_labels": "napari_unet.files.masks",
     "finetune": "napari_unet.runs.finetune",

@@ -180,6 +180,15 @@ class SegmentSettings(Settings):
     invert: bool = Field(
         False, description="Turn the grey values round: for dark objects on a bright background."
     )
+    object_size_px: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description=(
+            "Typical diameter of the objects in this image, in pixels: the image is scaled before "
+            "the network so that they have the size it knows. None: not scaled."
+        ),
+    )
     tile_px: int | None = Field(
         None,
         ge=16,

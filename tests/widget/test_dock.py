@@ -134,14 +134,14 @@ def test_moving_the_threshold_does_not_touch_corrections(dock, qtbot) -> None:
     assert "corrections" in find(dock, "status").text()
 
 
-def test_wrong_fields_say_so_before_the_button_is_pressed(dock) -> None:
+def test_wrong_fields_say_so_before_the_button_is_pressed(dock, qtbot) -> None:
     assert find(dock, "segment").isEnabled()
     dock.segment_panel.tile_px.value = 64
     assert "at least" in dock.segment_panel.tile_problem.value
     assert not find(dock, "segment").isEnabled()
     dock.segment_panel.tile_px.value = 0
     dock.session.viewer.layers.clear()
-    assert "Open an image" in dock.segment_panel.image_problem.value
+    qtbot.waitUntil(lambda: "Open an image" in dock.segment_panel.image_problem.value)
     assert not find(dock, "segment").isEnabled()
     assert "Segment" in dock.correct_panel.problem.value
     assert not find(dock, "retrain").isEnabled()
@@ -247,10 +247,11 @@ def test_closing_the_image_while_it_is_labelled_makes_no_layer(dock) -> None:
     assert len(dock.session.viewer.layers) == 0
 
 
-def test_only_the_plane_shown_is_labelled_in_a_stack_in_step_with_the_slider(dock) -> None:
+def test_only_the_plane_shown_is_labelled_in_a_stack_in_step_with_the_slider(dock, qtbot) -> None:
     viewer = dock.session.viewer
     stack = viewer.add_image(np.zeros((5, 64, 80), np.uint8), name="stack")
     panel = dock.segment_panel
+    qtbot.waitUntil(lambda: stack in panel.image.choices)
     panel.image.value = stack
     panel.planes.value = panel.planes.choices[1]
     viewer.dims.set_point(0, 3)

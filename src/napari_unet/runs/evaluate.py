@@ -20,6 +20,7 @@ from napari_unet.runs.background import Background
 from napari_unet.runs.predict import find_labels, predict_steps
 from napari_unet.runs.progress import Job, drive
 from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
+from napari_unet.runs.zoom import choose_zoom, zoomed_instances
 from napari_unet.settings import Normalization, SegmentSettings
 
 if TYPE_CHECKING:
@@ -165,9 +166,10 @@ def judge_steps(
     LabelsError
         If there is nothing to judge on.
     """
-    # The grey values are scaled already, and the channels chosen.
+    # Grey values and objects are scaled already, and the channels chosen.
     scaled = Model(model.net, model.card.replace(normalization=Normalization(kind="none")))
-    settings = segment.replace(channels=None, invert=False)
+    settings = segment.replace(channels=None, invert=False, object_size_px=None)
+    instances = zoomed_instances(segment.instances, choose_zoom(model.card, segment))
     judged = []
     with Background() as background:
         for plane, mask in zip(planes, masks, strict=True):
@@ -175,9 +177,7 @@ def judge_steps(
                 area = grown_box(mask, model.net.halo, model.net.stride)
                 image = plane.image[(slice(None), *area)]
                 probability = yield from predict_steps(scaled, image, "CYX", settings)
-                labels = yield from background.run(
-                    find_labels, model.card, probability, segment.instances
-                )
+                labels = yield from background.run(find_labels, model.card, probability, instances)
                 judged.append((labels, plane.truth[area], mask[area]))
         if not judged:
             raise LabelsError("Nothing is vouched for, so there is nothing to judge on.")

@@ -2,7 +2,7 @@
 
 One way for every image, whatever its axes and wherever its pixels lie (numpy, dask, zarr)::
 
-    for each plane:     read -> pick channels -> measure the whole plane
+    for each plane:     read -> pick channels -> measure the whole plane -> (scale)
         for each tile:  cut -> normalize -> network -> activate -> write the core, once
         labels:         threshold -> split -> drop small objects
 
@@ -25,6 +25,7 @@ from napari_unet.errors import DeviceError, ImageError
 from napari_unet.runs.background import Background
 from napari_unet.runs.overlap_tile import OverlapTile, Write
 from napari_unet.runs.progress import Job, TileDone, drive
+from napari_unet.runs.zoom import choose_zoom, resize, zoomed_shape
 from napari_unet.settings import InstanceSettings, SegmentSettings
 
 if TYPE_CHECKING:
@@ -287,7 +288,9 @@ class _Run:
         self.planes = plan_planes(image.shape, axes, architecture.spatial_dims)
         check_channels(self.planes.channels, settings.channels, architecture.in_channels)
         self.classes = architecture.classes
-        self.tiling = OverlapTile(model, self.planes.spatial_shape, settings, background)
+        zoom = choose_zoom(model.card, settings)
+        self._seen_shape = zoomed_shape(self.planes.spatial_shape, zoom)
+        self.tiling = OverlapTile(model, self._seen_shape, settings, background)
         self._model, self._image, self._settings = model, image, settings
         self._background, self._extra = background, extra
         self._planes_done = 0
@@ -295,9 +298,21 @@ class _Run:
     def plane(self, index: tuple[int, ...], write: Write) -> Job[None]:
         """Run the network over one plane; tiles are counted over all planes."""
         channels, statistics = yield from self._background.run(self._read, index)
+        shape = self.planes.spatial_shape
+        if self._seen_shape == shape:
+            yield from self._tiles(channels, statistics, write)
+        else:
+            channels = yield from self._background.run(resize, channels, self._seen_shape)
+            seen = np.empty((self.classes, *self._seen_shape), np.float32)
+            yield from self._tiles(channels, statistics, _writer(seen))
+            values = yield from self._background.run(resize, seen, shape)
+            write(tuple(slice(0, size) for size in shape), values)
+        self._planes_done += 1
+
+    def _tiles(self, channels: NDArray[Any], statistics: Statistics, write: Write) -> Job[None]:
+        """Run the network over what it is to see of a plane."""
         for event in self.tiling.run(channels, statistics, write):
             yield self._count(event.done) if isinstance(event, TileDone) else event
-        self._planes_done += 1
 
     def extra_done(self) -> TileDone:
         """Count what was done with the last plane beside its tiles."""

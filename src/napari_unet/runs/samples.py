@@ -16,6 +16,7 @@ from napari_unet.arrays.channels import pick_channels
 from napari_unet.arrays.corrections import join_outside
 from napari_unet.arrays.normalize import measure, normalize
 from napari_unet.errors import LabelsError, ModelError
+from napari_unet.runs.zoom import choose_zoom, resize, resize_labels, zoomed_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,19 +144,24 @@ def prepare_plane(
     """
     labels = np.asarray(sample.labels)
     vouched = _vouched(sample)
-    if not vouched.any():
+    shape = zoomed_shape(labels.shape, choose_zoom(card, segment))
+    if not resize_labels(vouched, shape).any():
         return None
     channels = pick_channels(
         np.asarray(sample.image), segment.channels, card.architecture.in_channels
     )
-    image = normalize(channels, measure(channels, card.normalization), segment.invert)
+    statistics = measure(channels, card.normalization)
+    changed = np.zeros(labels.shape, bool) if sample.changed is None else sample.changed & vouched
+    if shape != labels.shape:
+        channels = resize(channels, shape)
+        labels, vouched, changed = (resize_labels(m, shape) for m in (labels, vouched, changed))
+    image = normalize(channels, statistics, segment.invert)
     if card.labels == "semantic":
         truth, cut = labels.astype(np.int32), np.zeros(labels.shape, bool)
     else:
         truth, cut = join_outside(labels, vouched)
         # What has no pixel in the checked area is nobody's word, not even as a neighbour.
         truth = np.where(np.isin(truth, np.unique(truth[vouched])), truth, 0)
-    changed = np.zeros(labels.shape, bool) if sample.changed is None else sample.changed & vouched
     area = grown_box(vouched, reach_px, stride)
     return Plane(
         np.ascontiguousarray(image[(slice(None), *area)]),

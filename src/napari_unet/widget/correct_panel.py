@@ -82,9 +82,8 @@ class CorrectPanel:
         self._connect()
 
     def _connect(self) -> None:
-        session, layers = self._session, self._session.viewer.layers
-        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
-            event.connect(self._on_layers)
+        session = self._session
+        session.layers_changed.connect(self._on_layers)
         self.labels.changed.connect(lambda layer: session.use_labels(layer))
         self.new_object.changed.connect(self.start_object)
         self.region.changed.connect(self.mark_region)
@@ -147,7 +146,7 @@ class CorrectPanel:
 
         return [la for la in self._session.viewer.layers if isinstance(la, Labels)]
 
-    def _on_layers(self, event: Any = None) -> None:
+    def _on_layers(self) -> None:
         self.labels.reset_choices()
         if self._session.labels is None and self.labels.value is not None:
             self._session.use_labels(self.labels.value)

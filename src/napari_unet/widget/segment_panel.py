@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ALL_PLANES, SHOWN_PLANE = "all planes", "only the plane shown"
 RELABEL_MS = 200
+LARGEST_ZOOM = 16.0
 AXIS_NAMES = {"T": "time", "Z": "z", "C": "channel", "Y": "y", "X": "x"}
 
 
@@ -51,6 +52,13 @@ class SegmentPanel:
         named(self.planes, "planes", "Label the whole stack, or just the plane you look at.")
         self.invert = CheckBox(text="Dark objects on a bright background", label="")
         named(self.invert, "invert", help_of(SegmentSettings, "invert"))
+        self.object_size = SpinBox(label="Object size (px)", min=0, max=10_000, value=0)
+        named(
+            self.object_size,
+            "object_size",
+            f"{help_of(SegmentSettings, 'object_size_px')} 0: not scaled.",
+        )
+        self.object_size_problem = problem_line("object_size")
         self.segment = PushButton(text="Segment", label="")
         named(self.segment, "segment", "Label the image with the model, in a layer of its own.")
         self.threshold = FloatSlider(label="Threshold", min=0.05, max=0.95, step=0.01, value=0.5)
@@ -69,6 +77,8 @@ class SegmentPanel:
             self.channel_rows,
             self.planes,
             self.invert,
+            self.object_size,
+            self.object_size_problem,
             self.segment,
             self.threshold,
             self.min_size,
@@ -81,14 +91,14 @@ class SegmentPanel:
         self._connect()
 
     def _connect(self) -> None:
-        session, layers = self._session, self._session.viewer.layers
-        for event in (layers.events.inserted, layers.events.removed, layers.events.reordered):
-            event.connect(self._on_layers)
-        layers.selection.events.active.connect(self._on_active)
+        session = self._session
+        session.layers_changed.connect(self._on_layers)
+        session.layer_chosen.connect(self._on_layer_chosen)
         self.image.changed.connect(self._on_image)
         self.axes.changed.connect(self._rebuild_channels)
         self.segment.changed.connect(self.run)
         self.tile_px.changed.connect(self.validate)
+        self.object_size.changed.connect(self.validate)
         for control in (self.threshold, self.min_size, self.split):
             control.changed.connect(self._on_objects_setting)
         session.model_changed.connect(self._on_model)
@@ -124,6 +134,7 @@ class SegmentPanel:
         return SegmentSettings(
             channels=channels,
             invert=invert,
+            object_size_px=self.object_size.value or None,
             tile_px=self.tile_px.value or None,
             device=self._session.device,
             instances=self.instance_settings(),
@@ -132,6 +143,7 @@ class SegmentPanel:
     def validate(self) -> bool:
         """Show what is wrong beside each field; the button follows."""
         wrong = show_problem(self.image_problem, self._image_problem())
+        wrong |= show_problem(self.object_size_problem, self._object_size_problem())
         wrong |= show_problem(self.tile_problem, self._tile_problem())
         ready = not wrong and self._session.model is not None and not self._session.is_busy
         self.segment.enabled = ready
@@ -162,7 +174,7 @@ class SegmentPanel:
         image = self.image.value
         return [] if image is None else [(_axes_text(a), a) for a in possible_axes(image)]
 
-    def _on_layers(self, event: Any = None) -> None:
+    def _on_layers(self) -> None:
         """Follow layers that were added, removed or renamed."""
         before = self.image.value
         self.image.reset_choices()
@@ -170,10 +182,11 @@ class SegmentPanel:
             self._rebuild_channels()
         self.validate()
 
-    def _on_active(self, event: Any) -> None:
+    def _on_layer_chosen(self, layer: Any) -> None:
         """Take the image the person selects in the layer list as the one to label."""
-        if event.value in self.images() and not self._session.is_busy:
-            self.image.value = event.value
+        if layer in self.images() and not self._session.is_busy:
+            self.image.reset_choices()
+            self.image.value = layer
 
     def _on_image(self, _: Any = None) -> None:
         """Read the axes of a newly chosen image."""
@@ -239,6 +252,17 @@ class SegmentPanel:
             and "Z" not in (self.axes.value or "")
         ):
             return "This model labels volumes: choose an image with a z axis."
+        return None
+
+    def _object_size_problem(self) -> str | None:
+        model, size = self._session.model, self.object_size.value
+        if model is None or not size:
+            return None
+        known = model.card.object_size_px
+        if known is None:
+            return "This model does not say how large its objects are. Leave this at 0."
+        if not 1 / LARGEST_ZOOM <= known / size <= LARGEST_ZOOM:
+            return f"This model knows objects of {known:.0f} px; that is too far away."
         return None
 
     def _tile_problem(self) -> str | None:

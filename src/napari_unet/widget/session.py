@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unet.errors import UnetError
 from napari_unet.models.card import Card
@@ -51,6 +51,8 @@ class Session(QObject):
 
     model_changed = Signal()
     labels_changed = Signal()
+    layers_changed = Signal()
+    layer_chosen = Signal(object)
     busy_changed = Signal(bool)
     job_started = Signal(str, object)
     told = Signal(str)
@@ -71,7 +73,14 @@ class Session(QObject):
         self.job: Job | None = None
         self._labels: Labels | None = None
         self._annotations: dict[int, Annotation] = {}
+        # Several changes at once are told once, in the next turn of the event loop: what the
+        # panels do then does not add to the time napari takes for a new layer.
+        self._layers_settle = QTimer(self, singleShot=True, interval=0)
+        self._layers_settle.timeout.connect(self.layers_changed)
+        for event in self._layer_events():
+            event.connect(self._on_layers)
         viewer.layers.events.removed.connect(self._on_layer_removed)
+        viewer.layers.selection.events.active.connect(self._on_active)
 
     # -- jobs ---------------------------------------------------------------------------------
 
@@ -175,11 +184,26 @@ class Session(QObject):
 
     def close(self) -> None:
         """End the running job and let go of every layer."""
+        for event in self._layer_events():
+            event.disconnect(self._on_layers)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self.viewer.layers.selection.events.active.disconnect(self._on_active)
         for annotation in self.annotations():
             annotation.close()
         self._annotations.clear()
         self.engine.close()
+
+    def _layer_events(self) -> list[Any]:
+        """Return the events after which the list of layers reads differently."""
+        events = self.viewer.layers.events
+        names = ("inserted", "removed", "reordered", "renamed")
+        return [getattr(events, name) for name in names if hasattr(events, name)]
+
+    def _on_layers(self, event: Any = None) -> None:
+        self._layers_settle.start()
+
+    def _on_active(self, event: Any) -> None:
+        self.layer_chosen.emit(event.value)
 
     def _on_finished(self, job: Job) -> None:
         if job is self.job:  # a slot of its result may have started the next one already

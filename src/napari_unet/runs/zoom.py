@@ -1,0 +1,110 @@
+"""Show a network objects of the size it knows.
+
+A network trained on nuclei of 19 px takes one of 76 px for several. Said how large the objects of
+an image are, a plane is scaled before the network so that they have the size the network was
+trained on, and its answer is scaled back: the result always has the pixels of the image.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from napari_unet.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unet.models.card import Card
+    from napari_unet.settings import InstanceSettings, SegmentSettings
+
+LARGEST_ZOOM = 16.0
+"""Beyond this, either way, a size in pixels is taken for a slip of the keyboard."""
+
+
+def choose_zoom(card: Card, settings: SegmentSettings) -> float:
+    """Return the factor by which planes are scaled before the network.
+
+    Parameters
+    ----------
+    card : Card
+        Knows the typical object size of the training images.
+    settings : SegmentSettings
+        Knows the object size in the image at hand, or that it need not be scaled.
+
+    Returns
+    -------
+    float
+        1.0 if nothing is to be scaled; below 1 the network sees a smaller image.
+
+    Raises
+    ------
+    SettingError
+        If the card does not know its object size, or the two sizes are too far apart.
+    """
+    if settings.object_size_px is None:
+        return 1.0
+    if card.object_size_px is None:
+        raise SettingError(
+            f"The card of {card.name} does not say how large its objects are, so the image cannot "
+            "be scaled to it. Leave the object size out."
+        )
+    zoom = card.object_size_px / settings.object_size_px
+    if not 1 / LARGEST_ZOOM <= zoom <= LARGEST_ZOOM:
+        raise SettingError(
+            f"Objects of {settings.object_size_px:g} px are too far from the "
+            f"{card.object_size_px:g} px this model knows. Choose {LARGEST_ZOOM:g} times smaller "
+            "or larger at most."
+        )
+    return zoom
+
+
+def zoomed_shape(shape: Sequence[int], zoom: float) -> tuple[int, ...]:
+    """Return the size (*spatial) of a plane after scaling; no axis becomes empty."""
+    return tuple(max(1, round(size * zoom)) for size in shape)
+
+
+def zoomed_instances(settings: InstanceSettings, zoom: float) -> InstanceSettings:
+    """Return the same settings for labels of a scaled plane: the smallest size scales along."""
+    return settings.replace(min_size=min(1_000_000, round(settings.min_size * zoom**2)))
+
+
+def resize(maps: NDArray[Any], shape: Sequence[int]) -> NDArray[np.float32]:
+    """Scale grey values or probabilities to another size, smoothly and without aliasing.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (C, Y, X) or (C, Z, Y, X)
+        Any real dtype.
+    shape : sequence of int
+        The new size (*spatial).
+
+    Returns
+    -------
+    ndarray of float32, shape (C, *shape)
+        The same array as float32 if the size is the same.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[None]
+    if values.ndim == 4:
+        values = functional.interpolate(values, tuple(shape), mode="bilinear", antialias=True)
+    else:
+        is_smaller = np.prod(shape) < np.prod(maps.shape[1:])
+        mode = "area" if is_smaller else "trilinear"
+        values = functional.interpolate(values, tuple(shape), mode=mode)
+    result: NDArray[np.float32] = values[0].numpy()
+    return result
+
+
+def resize_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Scale labels or masks (*spatial) to another size: each pixel takes its nearest's value."""
+    at = [
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
+        for new, old in zip(shape, labels.shape, strict=True)
+    ]
+    scaled: NDArray[Any] = labels[np.ix_(*at)]
+    return scaled

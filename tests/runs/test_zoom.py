@@ -1,0 +1,95 @@
+"""An image is shown to the network at the size it knows; the result has the image's pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_unet.errors import SettingError
+from napari_unet.models.card import Card
+from napari_unet.models.model import Model
+from napari_unet.runs.predict import predict, segment
+from napari_unet.runs.samples import Sample, prepare_plane
+from napari_unet.runs.zoom import (
+    choose_zoom,
+    resize,
+    resize_labels,
+    zoomed_instances,
+    zoomed_shape,
+)
+from napari_unet.settings import InstanceSettings, SegmentSettings
+
+
+@pytest.fixture
+def model(tiny_unet) -> Model:
+    return Model(tiny_unet, Card(name="t", architecture=tiny_unet.architecture, object_size_px=20))
+
+
+def test_the_factor_is_that_of_the_two_object_sizes(model) -> None:
+    assert choose_zoom(model.card, SegmentSettings()) == 1
+    assert choose_zoom(model.card, SegmentSettings(object_size_px=80)) == 0.25
+    assert zoomed_shape((100, 3), 0.25) == (25, 1)
+    assert zoomed_instances(InstanceSettings(min_size=64), 0.25).min_size == 4
+
+
+@pytest.mark.parametrize("size", [1.0, 321.0])
+def test_a_size_far_from_what_the_model_knows_is_refused(model, size: float) -> None:
+    with pytest.raises(SettingError, match="too far"):
+        choose_zoom(model.card, SegmentSettings(object_size_px=size))
+
+
+def test_a_model_that_does_not_know_its_object_size_says_so(model) -> None:
+    card = model.card.replace(object_size_px=None)
+    with pytest.raises(SettingError, match="does not say how large"):
+        choose_zoom(card, SegmentSettings(object_size_px=20))
+
+
+def test_smooth_scaling_keeps_place_and_mean_in_2d_and_3d() -> None:
+    y, x = np.mgrid[:48, :64]
+    ramp = (y + 2 * x)[None].astype(np.uint16)
+    half = resize(ramp, (24, 32))
+    assert half.dtype == np.float32
+    assert half.mean() == pytest.approx(ramp.mean(), rel=1e-3)
+    np.testing.assert_allclose(resize(half, (48, 64))[0, 8:-8, 8:-8], ramp[0, 8:-8, 8:-8], atol=1)
+    volume = np.random.default_rng(0).normal(size=(2, 6, 8, 10))
+    assert resize(volume, (3, 4, 5)).mean() == pytest.approx(volume.mean(), abs=1e-6)
+    np.testing.assert_array_equal(resize(ramp, (48, 64)), ramp)
+
+
+def test_labels_scale_without_new_numbers_and_back_onto_themselves() -> None:
+    labels = np.kron(np.arange(12).reshape(3, 4), np.ones((10, 10), int))
+    small = resize_labels(labels, (15, 20))
+    assert set(np.unique(small)) == set(range(12))
+    np.testing.assert_array_equal(resize_labels(small, labels.shape), labels)
+
+
+def test_an_image_enlarged_and_told_so_gives_the_enlarged_result(model, blobs) -> None:
+    """Negative control: not told so, the network sees other objects."""
+    twice = np.kron(blobs.image, np.ones((2, 2), np.float32))
+    small = predict(model, blobs.image, "YX")
+    told = predict(model, twice, "YX", SegmentSettings(object_size_px=40))
+    untold = predict(model, twice, "YX")
+    assert told.shape == (1, *twice.shape)
+    expected = resize(small, twice.shape)
+    near, far = (float(np.abs(p - expected).mean()) for p in (told, untold))
+    assert near < 0.4 * far
+
+
+def test_planes_of_any_size_and_stack_come_back_at_their_own_size(model) -> None:
+    for shape, axes in [((1, 1), "YX"), ((3, 70, 41), "ZYX"), ((5, 300), "YX")]:
+        labels = segment(
+            model, np.ones(shape, np.uint8), axes, SegmentSettings(object_size_px=33.3)
+        )
+        assert labels.shape == shape
+
+
+def test_learning_sees_what_segmenting_sees(model, blobs) -> None:
+    labelled = np.zeros(blobs.labels.shape, bool)
+    labelled[:64, :96] = True
+    sample = Sample(blobs.image[None], blobs.labels, labelled=labelled)
+    plane = prepare_plane(sample, model.card, SegmentSettings(object_size_px=40), reach_px=8)
+    assert plane is not None
+    assert plane.vouched.sum() == pytest.approx(labelled.sum() / 4, rel=0.02)
+    assert plane.image.shape[1:] == plane.truth.shape
+    inside = {int(n) for n in np.unique(plane.truth[plane.vouched])} - {0}
+    assert len(inside) == len(set(np.unique(blobs.labels[labelled])) - {0})
