@@ -220,7 +220,7 @@ class FinetuneSettings(Settings):
         None, ge=1, description="Number of training steps; instead of a time budget."
     )
     learning_rate: float = Field(
-        3e-4, gt=0, le=0.1, description="Largest step of the optimiser (AdamW), after warm-up."
+        1e-3, gt=0, le=0.1, description="Largest step of the optimiser (AdamW), after warm-up."
     )
     weight_decay: float = Field(1e-2, ge=0, le=1, description="Pull of the weights towards zero.")
     batch: int = Field(4, ge=1, le=64, description="Crops per training step.")

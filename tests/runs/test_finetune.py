@@ -19,7 +19,12 @@ from napari_unet.runs.finetune import finetune, finetune_steps
 from napari_unet.runs.progress import Note, StepDone
 from napari_unet.runs.report import read_report, write_report
 from napari_unet.runs.schedule import WARM_UP, learning_rate
-from napari_unet.settings import Architecture, FinetuneSettings, InstanceSettings
+from napari_unet.settings import (
+    Architecture,
+    FinetuneSettings,
+    InstanceSettings,
+    SegmentSettings,
+)
 
 FAST = FinetuneSettings(seconds=None, steps=3, batch=2, crop_px=32, elastic_px=3, device="cpu")
 
@@ -283,6 +288,16 @@ def test_labels_that_teach_nothing_are_refused_before_any_training(model, monkey
         finetune(model, [Sample(image, labels, np.zeros(labels.shape, bool))], FAST)
 
 
+def test_a_checked_area_that_vanishes_at_the_scale_of_the_network_is_refused(model):
+    image, labels = field_of_discs()
+    mask = np.zeros(labels.shape, bool)
+    mask[1::16, ::2] = mask[2::16, ::2] = True  # lines that fall between the pixels of the zoom
+    sized = Model(model.net, model.card.replace(object_size_px=4))
+    settings = SegmentSettings(object_size_px=64, instances=sized.card.instances)
+    with pytest.raises(LabelsError, match="object size"):
+        finetune(sized, [Sample(image, labels, mask)], FAST, settings)
+
+
 def test_more_frozen_levels_than_there_are_is_refused(model):
     with pytest.raises(SettingError, match="the network has 3"):
         finetune(model, [box_sample()], FAST.replace(frozen_levels=4))
@@ -316,7 +331,7 @@ def test_the_report_says_what_was_done_and_can_be_written(model, tmp_path):
     assert report["settings"]["seed"] == 0
     assert report["model"]["parent"] == "tiny"
     assert report["held_out"]["kind"] == "block"
-    assert report["held_out"]["objects"] >= 3
+    assert report["held_out"]["objects"] >= 5
     assert report["samples"][0]["vouched_px"] == 112 * 224
     assert report["samples"][0]["changed_px"] > 0
     assert report["training"]["steps"] == 3

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_unet.errors import DeviceError, SettingError
+from napari_unet.errors import DeviceError, LabelsError, SettingError
 from napari_unet.models.model import Model
 from napari_unet.network.augment import augment_batch
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
@@ -376,6 +376,11 @@ def _prepare_all(
             prepare_plane, sample, model.card, segment, reach_px, net.stride
         )
         planes += [plane] if plane is not None else []
+    if not planes:
+        raise LabelsError(
+            "Nothing is left of the checked areas at the size the network sees the image. Mark a "
+            "larger region, or look at the object size."
+        )
     return planes
 
 

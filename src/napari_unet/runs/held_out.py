@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-LEAST_OBJECTS = 3  # of which a verdict can be told at all
+LEAST_OBJECTS = 5  # of fewer no verdict can be told
 LEAST_CROP_PX = 64
 FAIR_SHARE = (0.05, 0.6)  # of the vouched pixels that whole regions may take away
 
