@@ -280,7 +280,7 @@ def test_export_writes_the_labels_with_their_pixel_size(dock, qtbot, tmp_path) -
     run_segment(dock, squares((5, 5), (30, 40)))
     path = tmp_path / "mask.ome.tif"
     dock.export_panel.export_to(path)
-    qtbot.waitUntil(lambda: "Mask written" in find(dock, "status").text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Mask written" in find(dock, "status").text(), timeout=30_000)
     with tifffile.TiffFile(path) as tif:
         np.testing.assert_array_equal(tif.asarray(), squares((5, 5), (30, 40)))
         assert 'PhysicalSizeX="0.5"' in tif.ome_metadata

@@ -31,9 +31,11 @@ class Annotation(QObject):
     viewer : napari.components.ViewerModel
         The viewer the layer is in.
     labels : napari.layers.Labels
-        The layer; its present labels are taken as uncorrected.
+        The layer.
     subject : Subject or None
         The image the labels belong to, if known.
+    base : ndarray of int, optional
+        The uncorrected labels; by default the layer's present ones.
 
     Attributes
     ----------
@@ -52,6 +54,7 @@ class Annotation(QObject):
         viewer: ViewerModel,
         labels: Labels,
         subject: Subject | None,
+        base: np.ndarray | None = None,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
@@ -60,7 +63,7 @@ class Annotation(QObject):
         self.token: str | None = None
         self.token_plane: dict[str, int] = {}
         self.strokes_count = True
-        self.edits = Edits(labels, self)
+        self.edits = Edits(labels, base, self)
         self.regions = Regions(viewer, labels, self)
         self.edits.count_changed.connect(lambda _: self.changed.emit())
         self.regions.changed.connect(self.changed)

@@ -26,7 +26,9 @@ class Edits(QObject):
     Parameters
     ----------
     layer : napari.layers.Labels
-        The layer to follow; its present data are taken as uncorrected.
+        The layer to follow.
+    base : ndarray of int, shape of the layer, optional
+        The uncorrected labels, kept without a copy; by default a copy of the layer's present ones.
 
     Attributes
     ----------
@@ -38,7 +40,9 @@ class Edits(QObject):
 
     count_changed = Signal(int)
 
-    def __init__(self, layer: Labels, parent: QObject | None = None) -> None:
+    def __init__(
+        self, layer: Labels, base: np.ndarray | None = None, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
         self.layer = layer
         self.count = 0
@@ -46,7 +50,7 @@ class Edits(QObject):
         self._recount.timeout.connect(self._count)
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_set_data)
-        self.restart()
+        self.restart(base)
 
     def restart(self, base: np.ndarray | None = None) -> None:
         """Take given labels, or else a copy of the layer's present ones, as uncorrected.

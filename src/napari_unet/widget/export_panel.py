@@ -23,6 +23,12 @@ FORMATS = {
     "ImageJ TIFF": ("imagej-tiff", ".tif"),
     "PNG": ("png", ".png"),
 }
+ENDINGS = {
+    ".ome.tif": (".tif", ".tiff"),
+    ".tif": (".tif", ".tiff"),
+    ".png": (".png",),
+}
+"""What a file name may end in, by the ending it gets otherwise."""
 KINDS = {"objects (1, 2, 3 …)": "instance", "classes": "semantic", "foreground (0, 255)": "binary"}
 
 
@@ -73,7 +79,7 @@ class ExportPanel:
             self.container.native, "Export mask", proposal, f"{self.format.value} (*{ending})"
         )
         if path:
-            self.export_to(path if Path(path).suffix else path + ending)
+            self.export_to(path if path.lower().endswith(ENDINGS[ending]) else path + ending)
 
     def export_to(self, path: str | Path) -> None:
         """Write the labels at hand to a file, in a thread, so that the window stays alive.

@@ -146,7 +146,8 @@ class Segmenter:
             ),
             **placement.kwargs,
         )
-        return self._session.annotation(layer, subject)
+        base = to_layer_shape(labels, placement)
+        return self._session.annotation(layer, subject, base)
 
 
 def _take(array: Any, axes: str, plane: dict[str, int]) -> tuple[Any, str]:

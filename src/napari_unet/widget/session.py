@@ -20,6 +20,7 @@ from napari_unet.widget.annotation import Annotation
 from napari_unet.widget.engine import Engine, Job
 
 if TYPE_CHECKING:
+    import numpy as np
     from napari.components import ViewerModel
     from napari.layers import Labels
 
@@ -165,11 +166,16 @@ class Session(QObject):
             self._labels = layer
             self.labels_changed.emit()
 
-    def annotation(self, layer: Labels, subject: Subject | None = None) -> Annotation:
+    def annotation(
+        self,
+        layer: Labels,
+        subject: Subject | None = None,
+        base: np.ndarray | None = None,
+    ) -> Annotation:
         """Return the corrections of a labels layer; from the first call on they are followed."""
         key = id(layer)
         if key not in self._annotations:
-            made = Annotation(self.viewer, layer, subject, self)
+            made = Annotation(self.viewer, layer, subject, base, self)
             made.changed.connect(self.labels_changed)
             self._annotations[key] = made
         elif subject is not None:

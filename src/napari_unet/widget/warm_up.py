@@ -34,4 +34,5 @@ def _make_layers() -> None:
     corners = np.array([[1, 1], [1, 9], [9, 9], [9, 1]], dtype=float)
     Shapes([corners], shape_type="rectangle", face_color="transparent")
     visuals.Polygon(corners, border_method="agg")  # what outlines the brush and the polygon tool
-    visuals.Line(method="agg")
+    visuals.Ellipse(center=(0, 0), border_method="agg")
+    visuals.Volume(np.zeros((2, 2, 2), dtype=np.float32))
