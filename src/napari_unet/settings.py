@@ -165,6 +165,7 @@ class InstanceSettings(Settings):
         description="Objects smaller than this are dropped (pixels; voxels in 3D).",
     )
     split: bool = Field(True, description="Split objects that touch each other.")
+    fill_holes: bool = Field(False, description="Fill holes that lie inside a single object.")
 
 
 class SegmentSettings(Settings):
@@ -241,7 +242,7 @@ class FinetuneSettings(Settings):
         ),
     )
     correction_weight: float = Field(
-        3.0,
+        2.0,
         ge=1,
         le=20,
         description="How much more a corrected pixel counts than one that was right already.",
@@ -252,7 +253,13 @@ class FinetuneSettings(Settings):
         lt=0.9,
         description="Share of the checked area kept aside to judge the result, 0..1.",
     )
-    flips: bool = Field(True, description="Mirror and turn the training crops.")
+    flips: bool = Field(True, description="Mirror the training crops and turn them by quarters.")
+    rotation_degrees: float = Field(
+        30.0, ge=0, le=180, description="Largest free turn of the crops to either side, degrees."
+    )
+    zoom: float = Field(
+        1.33, ge=1, le=4, description="Largest random magnification or reduction of the crops."
+    )
     elastic_px: float = Field(
         10.0,
         ge=0,

@@ -297,6 +297,8 @@ class _Learner:
             flips=settings.flips,
             elastic_px=settings.elastic_px,
             grey_values=settings.grey_values,
+            scale=(1 / settings.zoom, settings.zoom),
+            rotation_degrees=settings.rotation_degrees,
             generator=self._generator,
         )
         inner = slice(crops.margin_px, crops.margin_px + crops.crop_px)
