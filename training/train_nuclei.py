@@ -30,7 +30,7 @@ from napari_unet.models.model import Model, load_model, save_model
 from napari_unet.network.losses import masked_loss
 from napari_unet.network.unet import UNet
 from napari_unet.runs.predict import segment
-from napari_unet.settings import Architecture, Normalization
+from napari_unet.settings import Architecture, InstanceSettings, Normalization
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,6 +189,7 @@ def make_card(planes: list[Plane]) -> Card:
         input_channels=("nuclear stain, bright on dark",),
         normalization=NORMALIZATION,
         outputs=OUTPUTS,
+        instances=InstanceSettings(fill_holes=True),
         object_size_px=round(object_size_px(planes), 1),
         training_data=(
             f"{len(planes)} fluorescence images with {objects:,} nuclei of the Data Science Bowl "

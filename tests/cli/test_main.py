@@ -151,8 +151,18 @@ def test_options_reach_the_segmentation(run, threshold_model, images, tmp_path) 
     changed = run(
         *common, tmp_path / "2", "--min-size", "400", "--no-split", "--tile-px", "64", "--invert"
     ).json
-    assert plain["settings"]["instances"] == {"threshold": 0.5, "min_size": 20, "split": True}
-    assert changed["settings"]["instances"] == {"threshold": 0.5, "min_size": 400, "split": False}
+    assert plain["settings"]["instances"] == {
+        "threshold": 0.5,
+        "min_size": 20,
+        "split": True,
+        "fill_holes": False,
+    }
+    assert changed["settings"]["instances"] == {
+        "threshold": 0.5,
+        "min_size": 400,
+        "split": False,
+        "fill_holes": False,
+    }
     assert changed["settings"]["tile_px"] == 64
     assert changed["images"][0]["objects"] < plain["images"][0]["objects"]
 

@@ -306,3 +306,17 @@ def test_the_dock_remembers_budget_format_and_model(dock) -> None:
     assert kept.get("retrain.seconds", 0) == 33
     assert kept.get("dock.export_format", "") == "PNG"
     assert kept.get("dock.model", "") == "/models/nuclei.safetensors"
+
+
+def test_long_names_do_not_push_controls_out_of_the_dock(dock, qtbot) -> None:
+    from qtpy.QtWidgets import QScrollArea
+
+    names = ["a nuclear stain, bright on a dark background", "another very long channel name"]
+    card = {**loaded()["card"], "input_channels": names, "segments": "Something long. " * 9}
+    card["architecture"] = {**card["architecture"], "in_channels": 2}
+    dock.session.viewer.add_image(np.zeros((64, 80)), name="a layer with a very long name " * 3)
+    dock.load_model_file("other")
+    dock.engine.last.answer(**{**loaded("/models/" + "long name " * 9), "card": card})
+    run_segment(dock, squares((5, 5)))
+    inner = dock.findChild(QScrollArea).widget()
+    qtbot.waitUntil(lambda: inner.minimumSizeHint().width() <= 330)

@@ -48,7 +48,7 @@ def find_instances(
         output (the background) is foreground; a single output is the foreground, whatever its
         name.
     settings : InstanceSettings, optional
-        Threshold, smallest object, and whether to split what touches.
+        Threshold, smallest object, whether to split what touches and to fill holes.
 
     Returns
     -------
@@ -68,10 +68,46 @@ def find_instances(
             f"({', '.join(outputs)}). Use the card that belongs to the weights."
         )
     mask = _foreground(probability, outputs) > settings.threshold
-    if not settings.split:
-        return _keep_large(_components(mask), settings.min_size)
-    depth, seeds = _depth_and_seeds(probability, outputs, mask)
-    return _keep_large(_grow(mask, depth, seeds), settings.min_size)
+    if settings.split:
+        depth, seeds = _depth_and_seeds(probability, outputs, mask)
+        labels = _grow(mask, depth, seeds)
+    else:
+        labels = _components(mask)
+    if settings.fill_holes:
+        labels = fill_holes(labels)
+    return _keep_large(labels, settings.min_size)
+
+
+def fill_holes(labels: Labels) -> Labels:
+    """Give background that lies inside a single object to that object.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (Y, X) or (Z, Y, X)
+        Labels, 0 is background.
+
+    Returns
+    -------
+    ndarray of int32, same shape
+        A gap between several objects stays, and so does what reaches the border of the image.
+    """
+    gaps = _components(labels == 0)
+    count = int(gaps.max(initial=0)) + 1
+    least = np.full(count, np.iinfo(np.int32).max, np.int32)
+    most = np.zeros(count, np.int32)
+    for axis in range(labels.ndim):
+        ahead = (slice(None),) * axis + (slice(1, None),)
+        behind = (slice(None),) * axis + (slice(None, -1),)
+        for gap_side, object_side in ((ahead, behind), (behind, ahead)):
+            meets = (gaps[gap_side] > 0) & (labels[object_side] > 0)
+            gap, neighbour = gaps[gap_side][meets], labels[object_side][meets]
+            np.minimum.at(least, gap, neighbour)
+            np.maximum.at(most, gap, neighbour)
+        ends = np.unique(np.take(gaps, [0, -1], axis=axis))
+        most[ends], least[ends] = 0, -1  # open to the border
+    owner = np.where(least == most, most, 0)
+    owner[0] = 0
+    return np.where(gaps > 0, owner[gaps], labels)
 
 
 def find_classes(probability: Probability, activation: str = "softmax") -> Labels:

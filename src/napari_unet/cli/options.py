@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Settings)
 
-INSTANCE_FIELDS = ("threshold", "min_size", "split")
+INSTANCE_FIELDS = ("threshold", "min_size", "split", "fill_holes")
 SEGMENT_FIELDS = ("channels", "invert", "object_size_px", "tile_px", "halo_px", "device")
 
 Parser = argparse.ArgumentParser | argparse._ArgumentGroup

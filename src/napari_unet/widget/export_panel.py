@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import ComboBox, Container, PushButton
+from magicgui.widgets import Container, PushButton
 from qtpy.QtWidgets import QFileDialog
 from superqt.utils import create_worker
 
 from napari_unet.errors import UnetError
 from napari_unet.settings import ExportSettings
-from napari_unet.widget.fields import column, help_of, named, problem_line, show_problem, text_line
+from napari_unet.widget.fields import (
+    choice,
+    column,
+    help_of,
+    named,
+    problem_line,
+    show_problem,
+    text_line,
+)
 from napari_unet.widget.layers import from_layer_shape, pixel_size
 from napari_unet.widget.session import Session
 
@@ -44,16 +52,10 @@ class ExportPanel:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.what = text_line("export_summary", "")
-        self.format = named(
-            ComboBox(label="Format", choices=list(FORMATS)),
-            "export_format",
-            help_of(ExportSettings, "format"),
+        self.format = choice(
+            "export_format", "Format", help_of(ExportSettings, "format"), list(FORMATS)
         )
-        self.kind = named(
-            ComboBox(label="Values", choices=list(KINDS)),
-            "export_kind",
-            help_of(ExportSettings, "kind"),
-        )
+        self.kind = choice("export_kind", "Values", help_of(ExportSettings, "kind"), list(KINDS))
         self.problem = problem_line("export_format")
         self.export = named(
             PushButton(text="Export mask…", label=""),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from napari_unet.settings import Settings
 
 PROBLEM_COLOR = "#ff6b6b"
+LONGEST_LABEL = 16
+"""Characters of a label beside a control."""
 
 
 def named(widget: Widget, name: str, tooltip: str) -> Any:
@@ -29,12 +31,27 @@ def help_of(settings: type[Settings], field: str) -> str:
     return settings.model_fields[field].description or ""
 
 
-def choice(name: str, label: str, tooltip: str, choices: Callable[[], Iterable[Any]]) -> ComboBox:
-    """Build a combo box whose choices are asked for each time ``reset_choices`` is called."""
-    box = ComboBox(label=label, choices=lambda _: list(choices()), nullable=False)
+def choice(
+    name: str,
+    label: str,
+    tooltip: str,
+    choices: Callable[[], Iterable[Any]] | list[Any],
+    **options: Any,
+) -> ComboBox:
+    """Build a combo box that is no wider than its place, however long its choices are.
+
+    Choices given as a function are asked for each time ``reset_choices`` is called.
+    """
+    listed = (lambda _: list(choices())) if callable(choices) else choices
+    box = ComboBox(label=shortened(label), choices=listed, nullable=False, **options)
     box.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     box.native.setMinimumWidth(90)
     return named(box, name, tooltip)
+
+
+def shortened(label: str) -> str:
+    """Cut a label that would push the controls out of the dock."""
+    return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…"
 
 
 def text_line(name: str, text: str = "") -> Label:

@@ -135,7 +135,7 @@ def summarize(model: LoadedModel) -> str:
     exact = "" if facts.get("exact", True) else "; tiles are approximate"
     dims = "3D" if card.architecture.spatial_dims == 3 else "2D"
     return (
-        f"{card.segments[:1].upper()}{card.segments[1:]}{size}. "
+        f"{card.segments[:1].upper()}{card.segments[1:].rstrip('.')}{size}. "
         f"{dims}, {inputs} channel{'s' * (inputs != 1)}, "
         f"{facts['parameters'] / 1e6:.1f} M parameters{exact}. Runs on {facts['device']}."
     )

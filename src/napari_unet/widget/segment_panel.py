@@ -44,12 +44,20 @@ class SegmentPanel:
         self._segmenter = Segmenter(session)
         self.image = choice("image", "Image", "The image layer to label.", self.images)
         self.image_problem = problem_line("image")
-        self.axes = ComboBox(label="Axes", choices=self._axes_choices)
-        named(self.axes, "axes", "What the axes of the image are. Change it if it was misread.")
+        self.axes = choice(
+            "axes",
+            "Axes",
+            "What the axes of the image are. Change it if it was misread.",
+            self._axes_choices,
+        )
         self.channel_rows = Container(widgets=[], labels=True, label="")
         self.channel_rows.margins = (0, 0, 0, 0)
-        self.planes = ComboBox(label="Planes", choices=[ALL_PLANES, SHOWN_PLANE])
-        named(self.planes, "planes", "Label the whole stack, or just the plane you look at.")
+        self.planes = choice(
+            "planes",
+            "Planes",
+            "Label the whole stack, or just the plane you look at.",
+            [ALL_PLANES, SHOWN_PLANE],
+        )
         self.invert = CheckBox(text="Dark objects on a bright background", label="")
         named(self.invert, "invert", help_of(SegmentSettings, "invert"))
         self.object_size = SpinBox(label="Object size (px)", min=0, max=10_000, value=0)
@@ -67,6 +75,8 @@ class SegmentPanel:
         named(self.min_size, "min_size", help_of(InstanceSettings, "min_size"))
         self.split = CheckBox(text="Split touching objects", label="", value=True)
         named(self.split, "split", help_of(InstanceSettings, "split"))
+        self.fill_holes = CheckBox(text="Fill holes in objects", label="")
+        named(self.fill_holes, "fill_holes", help_of(InstanceSettings, "fill_holes"))
         self.tile_px = SpinBox(label="Tile (px)", min=0, max=8192, step=16, value=0)
         named(self.tile_px, "tile_px", help_of(SegmentSettings, "tile_px"))
         self.tile_problem = problem_line("tile_px")
@@ -83,6 +93,7 @@ class SegmentPanel:
             self.threshold,
             self.min_size,
             self.split,
+            self.fill_holes,
         )
         self.advanced: Container = column(self.tile_px, self.tile_problem)
         self._relabel_timer = QTimer(
@@ -99,7 +110,7 @@ class SegmentPanel:
         self.segment.changed.connect(self.run)
         self.tile_px.changed.connect(self.validate)
         self.object_size.changed.connect(self.validate)
-        for control in (self.threshold, self.min_size, self.split):
+        for control in (self.threshold, self.min_size, self.split, self.fill_holes):
             control.changed.connect(self._on_objects_setting)
         session.model_changed.connect(self._on_model)
         session.busy_changed.connect(self.validate)
@@ -127,6 +138,7 @@ class SegmentPanel:
             threshold=round(float(self.threshold.value), 3),
             min_size=self.min_size.value,
             split=self.split.value,
+            fill_holes=self.fill_holes.value,
         )
 
     def settings(self, channels: tuple[int, ...] | None, *, invert: bool) -> SegmentSettings:
@@ -170,7 +182,7 @@ class SegmentPanel:
 
     # -- private ------------------------------------------------------------------------------
 
-    def _axes_choices(self, _: Any = None) -> list[tuple[str, str]]:
+    def _axes_choices(self) -> list[tuple[str, str]]:
         image = self.image.value
         return [] if image is None else [(_axes_text(a), a) for a in possible_axes(image)]
 
@@ -221,6 +233,7 @@ class SegmentPanel:
             self.threshold.value = best.threshold
             self.min_size.value = best.min_size
             self.split.value = best.split
+            self.fill_holes.value = best.fill_holes
             self._relabel_timer.stop()
         self._rebuild_channels()
         self.validate()
@@ -282,8 +295,13 @@ def _channel_row(
     number: int, name: str, sources: list[ChannelSource], source: ChannelSource
 ) -> ComboBox:
     """Build the row that says what feeds one network input."""
-    row = ComboBox(label=name, choices=[(s.text, s) for s in sources], value=source)
-    return named(row, f"channel_{number}", "Which channel of the image this network input sees.")
+    return choice(
+        f"channel_{number}",
+        name,
+        f"Which channel of the image the network sees as: {name}.",
+        [(s.text, s) for s in sources],
+        value=source,
+    )
 
 
 def _axes_text(axes: str) -> str:
