@@ -15,6 +15,7 @@ from napari_unet.arrays.corrections import (
     join_outside,
     keep_vouched,
     merge_objects,
+    renamed_as,
     renumber,
     separate_parts,
     split_object,
@@ -200,3 +201,25 @@ def test_a_dumbbell_is_cut_at_its_waist():
 def test_an_edit_of_what_is_not_there_is_refused(edit):
     with pytest.raises(LabelsError):
         edit(two_squares())
+
+
+def test_an_object_that_only_got_another_number_is_not_corrected():
+    base = np.zeros((20, 30), np.int32)
+    base[2:8, 2:8], base[2:8, 12:18], base[12:18, 2:8] = 1, 2, 3
+    now = np.zeros_like(base)
+    now[2:8, 2:8], now[2:8, 12:18], now[12:18, 2:9] = 7, 1, 3  # 1 -> 7, 2 -> 1, 3 grew
+    renamed = renamed_as(base, now)
+    assert count_changes(renamed, now) == 1
+    np.testing.assert_array_equal(np.argwhere(renamed != now)[:, 1], 8)
+    np.testing.assert_array_equal(renamed_as(base, base), base)
+
+
+def test_merging_splitting_and_deleting_stay_corrections_whatever_the_numbers():
+    base = np.zeros((10, 20), np.int32)
+    base[2:8, 2:8], base[2:8, 8:14] = 1, 2
+    merged = np.where(base > 0, 2, 0)
+    assert changed(renamed_as(base, merged), merged).any()
+    split = np.where((base == 1) & (np.arange(20) > 4), 9, base)
+    assert changed(renamed_as(base, split), split).any()
+    deleted = np.where(base == 1, 0, base)
+    assert count_changes(renamed_as(base, deleted), deleted) == 1

@@ -280,7 +280,11 @@ def test_export_writes_the_labels_with_their_pixel_size(dock, qtbot, tmp_path) -
     run_segment(dock, squares((5, 5), (30, 40)))
     path = tmp_path / "mask.ome.tif"
     dock.export_panel.export_to(path)
-    qtbot.waitUntil(lambda: "Mask written" in find(dock, "status").text(), timeout=30_000)
+
+    def is_written() -> None:
+        assert "Mask written" in find(dock, "status").text()
+
+    qtbot.waitUntil(is_written, timeout=30_000)
     with tifffile.TiffFile(path) as tif:
         np.testing.assert_array_equal(tif.asarray(), squares((5, 5), (30, 40)))
         assert 'PhysicalSizeX="0.5"' in tif.ome_metadata
@@ -320,3 +324,24 @@ def test_long_names_do_not_push_controls_out_of_the_dock(dock, qtbot) -> None:
     run_segment(dock, squares((5, 5)))
     inner = dock.findChild(QScrollArea).widget()
     qtbot.waitUntil(lambda: inner.minimumSizeHint().width() <= 330)
+
+
+def test_the_channel_a_person_picked_stays_when_layers_come_and_go(dock, qtbot) -> None:
+    panel, viewer = dock.segment_panel, dock.session.viewer
+    rgb = viewer.add_image(np.zeros((64, 80, 3), np.uint8), rgb=True, name="rgb")
+    qtbot.waitUntil(lambda: panel.image.value is rgb)
+    assert panel.subject().sources[0].text.startswith("grey")
+    row = find(dock, "channel_0")
+    row.setCurrentText("green")
+    assert panel.subject().sources[0].index == 1
+    viewer.add_labels(np.zeros((64, 80), np.int32))
+    viewer.add_image(np.zeros((64, 80)), name="other")
+    qtbot.waitUntil(lambda: row.findText("other") > 0)
+    panel.image.value = rgb
+    run_segment(dock, squares((5, 5)))
+    assert dock.engine.last.parameters["settings"]["channels"] is None  # another image starts afresh
+    row.setCurrentText("green")
+    viewer.layers.remove("other")
+    qtbot.waitUntil(lambda: row.findText("other") < 0)
+    run_segment(dock, squares((5, 5)))
+    assert dock.engine.last.parameters["settings"]["channels"] == [1]

@@ -61,6 +61,53 @@ def changed(base: Labels, now: Labels) -> Mask:
     return differs
 
 
+def renamed_as(base: Labels, now: Labels) -> Labels:
+    """Give the objects of older labels the numbers they have now, where they are the same.
+
+    An object that only got another number was not corrected.
+
+    Parameters
+    ----------
+    base, now : ndarray of int, same shape
+        Instance labels before and after.
+
+    Returns
+    -------
+    ndarray of int, dtype of ``base`` or wider
+        ``base``, in which an object that covers exactly the pixels of an object of ``now`` has
+        that object's number.
+
+    Raises
+    ------
+    LabelsError
+        If the shapes differ.
+    """
+    differs = changed(base, now)
+    was, became = np.asarray(base)[differs], np.asarray(now)[differs]
+    # What lost or kept a pixel under its number is not the same object under another one.
+    kept = np.unique(np.asarray(base)[~differs])
+    areas = _areas(was), _areas(became)
+    step = int(became.max(initial=0)) + 1
+    pairs = _areas(was.astype(np.int64) * step + became)
+    numbers = {
+        old: new
+        for (old, new), count in ((divmod(pair, step), n) for pair, n in pairs.items())
+        if old and new and count == areas[0][old] == areas[1][new]
+    }
+    for number in kept.tolist():
+        numbers.pop(number, None)
+    taken = set(kept.tolist())
+    numbers = {old: new for old, new in numbers.items() if new not in taken}
+    if not numbers:
+        return np.asarray(base)
+    result = np.array(base, dtype=_wide_enough(np.asarray(base).dtype, max(numbers.values())))
+    old_ids = np.array(sorted(numbers))
+    new_ids = np.array([numbers[old] for old in old_ids.tolist()])
+    at = np.minimum(np.searchsorted(old_ids, was), len(old_ids) - 1)
+    result[differs] = np.where(old_ids[at] == was, new_ids[at], was)
+    return result
+
+
 def count_changes(base: Labels, now: Labels) -> int:
     """Count the objects that were added, removed or altered.
 
@@ -344,6 +391,12 @@ def renumber(labels: Labels) -> Labels:
     ids, at = np.unique(labels, return_inverse=True)
     numbers = np.cumsum(ids > 0)
     return numbers[at].reshape(labels.shape).astype(labels.dtype)
+
+
+def _areas(labels: Labels) -> dict[int, int]:
+    """Count the pixels of each number."""
+    ids, counts = np.unique(labels, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def _most_frequent(keys: Labels, values: Labels) -> dict[int, int]:

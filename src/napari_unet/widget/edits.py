@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_unet.arrays.corrections import changed, count_changes
+from napari_unet.arrays.corrections import changed, count_changes, renamed_as
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -88,7 +88,8 @@ class Edits(QObject):
 
     def changed(self, plane: tuple[int, ...]) -> np.ndarray:
         """Return where one plane (index of the slider axes) differs from what it was (bool)."""
-        return changed(self.base[plane], np.asarray(self.layer.data[plane]))
+        now = np.asarray(self.layer.data[plane])
+        return changed(renamed_as(self.base[plane], now), now)
 
     def _on_paint(self, event: Any) -> None:
         for atom in event.value:
@@ -123,9 +124,10 @@ class Edits(QObject):
         if self.base.shape != np.shape(self.layer.data):
             self._set_count(1)  # the person put other data in: all of it is a correction
             return
-        planes = list(self._planes)
+        now = [np.asarray(self.layer.data[plane]) for plane in self._planes]
+        base = [self.base[plane] for plane in self._planes]
         self._set_count(
-            sum(count_changes(self.base[p], np.asarray(self.layer.data[p])) for p in planes)
+            sum(count_changes(renamed_as(b, n), n) for b, n in zip(base, now, strict=True))
         )
 
     def _set_count(self, count: int) -> None:

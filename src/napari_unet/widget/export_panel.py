@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from magicgui.widgets import Container, PushButton
 from qtpy.QtWidgets import QFileDialog
-from superqt.utils import create_worker
 
 from napari_unet.errors import UnetError
 from napari_unet.settings import ExportSettings
@@ -22,6 +21,7 @@ from napari_unet.widget.fields import (
 )
 from napari_unet.widget.layers import from_layer_shape, pixel_size
 from napari_unet.widget.session import Session
+from napari_unet.widget.thread import InThread
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -51,6 +51,7 @@ class ExportPanel:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._writing: InThread | None = None
         self.what = text_line("export_summary", "")
         self.format = choice(
             "export_format", "Format", help_of(ExportSettings, "format"), list(FORMATS)
@@ -96,7 +97,7 @@ class ExportPanel:
             return
         labels, axes = from_layer_shape(layer)
         sizes, unit = pixel_size(layer)
-        worker = create_worker(
+        writing = InThread(
             _write,
             labels.copy(),
             path,
@@ -106,14 +107,21 @@ class ExportPanel:
             axes=axes,
             pixel_size_um=sizes if unit == "um" else None,
         )
-        worker.returned.connect(lambda written: self._session.tell(f"Mask written to {written}."))
-        worker.errored.connect(self._on_error)
+        writing.returned.connect(self._on_written)
+        writing.failed.connect(self._on_failed)
+        self._writing = writing
         self.export.enabled = False
-        worker.finished.connect(self._show)
         self._session.tell("Writing the mask…")
-        worker.start()
+        writing.start()
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_written(self, path: Path) -> None:
+        self._writing = None
+        self._show()
+        self._session.tell(f"Mask written to {path}.")
+
+    def _on_failed(self, error: Exception) -> None:
+        self._writing = None
+        self._show()
         if not isinstance(error, UnetError):
             raise error
         self._session.tell(str(error), warn=True)
@@ -130,7 +138,7 @@ class ExportPanel:
         if layer is not None and self.format.value == "PNG" and layer.ndim > 2:
             problem = "PNG holds one plane. Choose a TIFF format for a stack."
         wrong = show_problem(self.problem, problem)
-        self.export.enabled = layer is not None and not wrong
+        self.export.enabled = layer is not None and not wrong and self._writing is None
         self.what.value = "No labels yet." if layer is None else _describe(layer)
 
 

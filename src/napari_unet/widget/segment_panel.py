@@ -15,6 +15,7 @@ from napari_unet.widget.fields import (
     help_of,
     named,
     problem_line,
+    shortened,
     show_problem,
 )
 from napari_unet.widget.layers import guess_layer_axes, possible_axes, shown_index
@@ -52,6 +53,7 @@ class SegmentPanel:
         )
         self.channel_rows = Container(widgets=[], labels=True, label="")
         self.channel_rows.margins = (0, 0, 0, 0)
+        self._channels: list[ComboBox] = []
         self.planes = choice(
             "planes",
             "Planes",
@@ -106,7 +108,7 @@ class SegmentPanel:
         session.layers_changed.connect(self._on_layers)
         session.layer_chosen.connect(self._on_layer_chosen)
         self.image.changed.connect(self._on_image)
-        self.axes.changed.connect(self._rebuild_channels)
+        self.axes.changed.connect(self._update_channels)
         self.segment.changed.connect(self.run)
         self.tile_px.changed.connect(self.validate)
         self.object_size.changed.connect(self.validate)
@@ -129,7 +131,7 @@ class SegmentPanel:
         image = self.image.value
         if image is None or self.axes.value is None:
             return None
-        picked = tuple(row.value for row in self.channel_rows)
+        picked = tuple(row.value for row in self._channels)
         return Subject(image, self.axes.value, picked, bool(self.invert.value))
 
     def instance_settings(self) -> InstanceSettings:
@@ -191,7 +193,7 @@ class SegmentPanel:
         before = self.image.value
         self.image.reset_choices()
         if self.image.value is before:
-            self._rebuild_channels()
+            self._update_channels(keep=True)
         self.validate()
 
     def _on_layer_chosen(self, layer: Any) -> None:
@@ -207,20 +209,33 @@ class SegmentPanel:
         if image is not None:
             self.axes.value = guess_layer_axes(image)
         self.axes.visible = len(self.axes.choices) > 1
-        self._rebuild_channels()
+        self._update_channels()
         self.validate()
 
-    def _rebuild_channels(self, _: Any = None) -> None:
-        """Make a row for each network input, with what could feed it."""
-        self.channel_rows.clear()
+    def _update_channels(self, _: Any = None, *, keep: bool = False) -> None:
+        """Show a row for each network input, with what could feed it.
+
+        With ``keep`` what the person picked stays, as far as it is still there.
+        """
         image, axes, model = self.image.value, self.axes.value, self._session.model
         if image is None or not axes:
+            self.channel_rows.visible = self.planes.visible = False
             return
         others = [layer for layer in self.images() if layer is not image]
         sources = list_sources(image, axes, others)
         inputs = model.card.input_channels if model else ("image",)
-        for i, source in enumerate(default_sources(sources, len(inputs))):
-            self.channel_rows.append(_channel_row(i, inputs[i], sources, source))
+        picked = default_sources(sources, len(inputs))
+        if keep and len(self._channels) == len(inputs):
+            before = [row.value for row in self._channels]
+            picked = [b if b in sources else p for b, p in zip(before, picked, strict=True)]
+        # Rows are used again: one taken out of a container would stay behind as a hidden window.
+        for number in range(len(self.channel_rows), len(inputs)):
+            self.channel_rows.append(_channel_row(number))
+        self._channels = list(self.channel_rows)[: len(inputs)]
+        for row in list(self.channel_rows)[len(inputs) :]:
+            row.visible = False
+        for row, name, source in zip(self._channels, inputs, picked, strict=True):
+            _fill_channel_row(row, name, sources, source)
         self.channel_rows.visible = len(sources) > 1 or len(inputs) > 1
         dims = model.card.architecture.spatial_dims if model else 2
         self.planes.visible = len(_lead_axes(axes, dims)) > 0
@@ -235,7 +250,7 @@ class SegmentPanel:
             self.split.value = best.split
             self.fill_holes.value = best.fill_holes
             self._relabel_timer.stop()
-        self._rebuild_channels()
+        self._update_channels()
         self.validate()
 
     def _on_objects_setting(self, _: Any = None) -> None:
@@ -291,17 +306,20 @@ class SegmentPanel:
         return None
 
 
-def _channel_row(
-    number: int, name: str, sources: list[ChannelSource], source: ChannelSource
-) -> ComboBox:
+def _channel_row(number: int) -> ComboBox:
     """Build the row that says what feeds one network input."""
-    return choice(
-        f"channel_{number}",
-        name,
-        f"Which channel of the image the network sees as: {name}.",
-        [(s.text, s) for s in sources],
-        value=source,
-    )
+    return choice(f"channel_{number}", "image", "What this network input sees.", [])
+
+
+def _fill_channel_row(
+    row: ComboBox, name: str, sources: list[ChannelSource], source: ChannelSource
+) -> None:
+    """Let a row offer the sources of one network input."""
+    row.choices = [(s.text, s) for s in sources]
+    row.value = source
+    row.label = shortened(name)
+    row.tooltip = f"Which channel of the image the network sees as: {name}."
+    row.visible = True
 
 
 def _axes_text(axes: str) -> str:

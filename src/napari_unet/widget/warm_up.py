@@ -8,6 +8,8 @@ it.
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from threading import Thread
 
 import numpy as np
@@ -15,8 +17,9 @@ import numpy as np
 SIDE_PX = 16
 
 
+@cache
 def warm_up() -> Thread:
-    """Start warming up in the background and return the thread that does it."""
+    """Start warming up in the background, once a session; returns the thread that does it."""
     thread = Thread(target=_make_layers, name="napari-unet-warm-up", daemon=True)
     thread.start()
     return thread
@@ -28,9 +31,11 @@ def _make_layers() -> None:
     from napari.layers import Labels, Shapes
     from vispy.scene import visuals
 
-    for dtype in (np.int32, np.uint8):
-        labels = Labels(np.eye(SIDE_PX, dtype=dtype))
-        labels.fill((0, 0), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-image on the colours napari draws by chance
+        for dtype in (np.int32, np.uint8):
+            labels = Labels(np.eye(SIDE_PX, dtype=dtype))
+            labels.fill((0, 0), 2)
     corners = np.array([[1, 1], [1, 9], [9, 9], [9, 1]], dtype=float)
     Shapes([corners], shape_type="rectangle", face_color="transparent")
     visuals.Polygon(corners, border_method="agg")  # what outlines the brush and the polygon tool
