@@ -118,7 +118,7 @@ def test_no_crop_comes_nearer_to_the_held_out_part_than_its_side(boxes, crop, sh
     for y, x, height, width in boxes:
         vouched[y : y + height, x : x + width] = True
     plane = plane_of(labels, vouched)
-    split = hold_out([plane], share, crop)
+    split = hold_out([plane], share, crop, margin_px=margin)
     classes = CARD.replace(labels="semantic")  # the same crops without the cost of weights
     crops = Crops([plane], split.masks, classes, split.crop_px, margin)
     random = np.random.default_rng(0)

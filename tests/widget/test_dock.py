@@ -339,7 +339,9 @@ def test_the_channel_a_person_picked_stays_when_layers_come_and_go(dock, qtbot) 
     qtbot.waitUntil(lambda: row.findText("other") > 0)
     panel.image.value = rgb
     run_segment(dock, squares((5, 5)))
-    assert dock.engine.last.parameters["settings"]["channels"] is None  # another image starts afresh
+    assert (
+        dock.engine.last.parameters["settings"]["channels"] is None
+    )  # another image starts afresh
     row.setCurrentText("green")
     viewer.layers.remove("other")
     qtbot.waitUntil(lambda: row.findText("other") < 0)

@@ -167,6 +167,7 @@ def finetune_steps(
             settings.held_out,
             settings.crop_px,
             _crop_that_fits(model.net),
+            margin_px=model.net.margin,
             semantic=model.card.labels == "semantic",
         )
         crops = yield from background.run(

@@ -73,6 +73,7 @@ def hold_out(
     crop_px: int,
     fit: Callable[[int], int] = int,
     *,
+    margin_px: int = 0,
     semantic: bool = False,
 ) -> Split:
     """Choose what is kept aside.
@@ -87,6 +88,8 @@ def hold_out(
         Wanted side of the training crops, in pixels.
     fit : callable
         Gives the next side of a crop that the network can take.
+    margin_px : int
+        What the network sees around a crop on each side (of unpadded networks), in pixels.
     semantic : bool
         Whether the labels are classes, not objects.
 
@@ -99,7 +102,7 @@ def hold_out(
     full = fit(crop_px)
     least = 0 if semantic else LEAST_OBJECTS  # of classes, some of each kind of pixel will do
     for split in _candidates(planes, share, full, fit):
-        if _is_fair(planes, split, least):
+        if _is_fair(planes, split, least, margin_px):
             return split
     return Split("nothing", full, _empty(planes))
 
@@ -193,12 +196,12 @@ def _end_blocks(
             yield Split("block", crop, _masks(planes, [block]))
 
 
-def _is_fair(planes: Sequence[Plane], split: Split, least_objects: int) -> bool:
+def _is_fair(planes: Sequence[Plane], split: Split, least_objects: int, margin_px: int) -> bool:
     """Whether there is enough to judge, and both objects and background to learn from."""
     judged = sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=True))
     held = [plane.truth[mask] for plane, mask in zip(planes, split.masks, strict=True)]
     learnt = [
-        plane.truth[plane.vouched & ~plane.cut & ~_near(mask, split.crop_px)]
+        plane.truth[plane.vouched & ~plane.cut & ~_near(mask, split.crop_px + margin_px)]
         for plane, mask in zip(planes, split.masks, strict=True)
     ]
     return (
