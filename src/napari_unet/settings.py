@@ -21,9 +21,21 @@ S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and a misspelt field is an error."""
+    """Base of all settings: frozen, and a misspelt field is an error.
+
+    Raises
+    ------
+    SettingError
+        Naming the first field that is wrong, what it holds and what it may hold.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingError(_sentence(type(self), error)) from error
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked again.
@@ -47,10 +59,15 @@ def checked(kind: type[S], values: dict[str, Any]) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        message = first["msg"].removeprefix("Value error, ")
-        raise SettingError(f"Setting {field} = {first['input']!r}: {message}.") from error
+        raise SettingError(_sentence(kind, error)) from error
+
+
+def _sentence(kind: type[Settings], error: ValidationError) -> str:
+    """Say the first thing that is wrong with some values."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or kind.__name__
+    message = first["msg"].removeprefix("Value error, ")
+    return f"Setting {field} = {first['input']!r}: {message}."
 
 
 class Architecture(Settings):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from napari_unet.errors import FileError
-from napari_unet.files.atomic import written_beside
+from napari_unet.files.atomic import check_writable, written_beside
 
 
 def test_the_file_appears_only_when_the_block_has_ended(tmp_path: Path):
@@ -48,3 +48,20 @@ def test_a_file_in_place_of_the_folder_is_told_in_a_sentence(tmp_path: Path):
         written_beside(tmp_path / "file" / "mask.tif"),
     ):
         pytest.fail("there is nowhere to write")
+
+
+def test_trying_a_place_leaves_nothing_and_harms_nothing(tmp_path):
+    there = tmp_path / "model.safetensors"
+    there.write_bytes(b"old")
+    check_writable(there)
+    check_writable(tmp_path / "new folder" / "model.safetensors")
+    assert there.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["model.safetensors"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "model.safetensors")
+    with pytest.raises(FileError, match="is a folder"):
+        check_writable(tmp_path)

@@ -535,3 +535,31 @@ def test_every_real_image_is_segmented(tiny, data_dir):
         lengths = zip(array.shape, image.axes, strict=True)
         assert labels.shape == tuple(length for length, axis in lengths if axis != "C"), path
         assert labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "linear"])
+def test_an_unpadded_network_that_resizes_on_the_way_up_is_tiled_exactly(upsampling):
+    """Resizing does not know what lies beyond a tile's edge, so margin alone is not enough."""
+    net = UNet.from_preset("ronneberger2015", widths=(2, 3, 4, 4, 4), upsampling=upsampling)
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.orthogonal_(parameter, 1.6)
+    net = net.double().eval()
+    names = tuple(f"class {i}" for i in range(net.architecture.classes))
+    model = Model(net, Card(name="t", architecture=net.architecture, outputs=names))
+    image = np.random.default_rng(0).normal(size=(301, 417))
+    whole = predict(model, image, "YX", SegmentSettings(tile_px=1024))
+    tiled = predict(model, image, "YX", SegmentSettings(tile_px=400))
+    assert np.abs(whole - whole.mean()).max() > 0.1
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [np.zeros((40, 50), np.uint8), np.zeros((40, 50), np.float32), [1]],
+    ids=["too narrow", "floats", "a list"],
+)
+def test_what_cannot_hold_the_labels_is_refused_before_computing(tiny_unet, out):
+    model = Model(tiny_unet, Card(name="t", architecture=tiny_unet.architecture))
+    with pytest.raises(ImageError, match=r"out|written"):
+        segment(model, np.zeros((40, 50)), "YX", out=out)

@@ -56,6 +56,13 @@ def test_smooth_scaling_keeps_place_and_mean_in_2d_and_3d() -> None:
     np.testing.assert_array_equal(resize(ramp, (48, 64)), ramp)
 
 
+def test_grey_values_with_a_large_offset_give_the_same_result(model, blobs) -> None:
+    settings = SegmentSettings(object_size_px=40)
+    image = blobs.image.round().astype(np.int64)
+    near, far = (predict(model, image + offset, "YX", settings) for offset in (0, 2**31))
+    np.testing.assert_allclose(near, far, atol=1e-5)
+
+
 def test_labels_scale_without_new_numbers_and_back_onto_themselves() -> None:
     labels = np.kron(np.arange(12).reshape(3, 4), np.ones((10, 10), int))
     small = resize_labels(labels, (15, 20))

@@ -210,6 +210,12 @@ def pooled(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def _overlap(labels: Labels, truth: Labels, labelled: NDArray[np.bool_] | None) -> _Overlap:
     """Count the pixels that each label shares with each true object."""
     labels, truth = np.asarray(labels), np.asarray(truth)
+    for what, array in (("labels", labels), ("truth", truth)):
+        if array.dtype.kind not in "iub":
+            raise LabelsError(
+                f"The {what} are {array.dtype}, not whole numbers. Give labels: 0 is background, "
+                "each object has a number."
+            )
     shapes = {labels.shape, truth.shape} | ({labelled.shape} if labelled is not None else set())
     if len(shapes) > 1:
         raise LabelsError(

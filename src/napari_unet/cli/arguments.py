@@ -153,7 +153,7 @@ def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--out", metavar="FILE", required=True, help="where to save the model (.safetensors)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a stopped run")
+    parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)  # not there yet
     _add_budget(parser)
     group = parser.add_argument_group("how it learns")
     add_fields(group, FinetuneSettings, *TRAINING_FIELDS)

@@ -9,6 +9,7 @@ from napari_unet.cli.files import pair_files
 from napari_unet.cli.masks import read_labels
 from napari_unet.cli.options import given, segment_settings
 from napari_unet.errors import LabelsError, ModelError, SettingError, UnetError
+from napari_unet.files.atomic import check_writable
 from napari_unet.files.images import read_image
 from napari_unet.models.library import weights_path
 from napari_unet.settings import FinetuneSettings, checked
@@ -34,6 +35,7 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     if options.resume:
         raise SettingError("Resuming a stopped run is not there yet. Start it without --resume.")
     out = weights_path(options.out)
+    check_writable(out)
     model = load_model(options.model)
     segment = segment_settings(options, model.card)
     settings = finetune_settings(options)

@@ -42,12 +42,41 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield beside
         os.replace(beside, target)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise FileError(
-            f"{target} cannot be written: {reason}. Choose another folder or name."
-        ) from error
+        raise FileError(_refused(target, error)) from error
     finally:
         _remove(beside)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Try whether a file could be written, before hours of work hang on it.
+
+    Parameters
+    ----------
+    path : str or path
+        Where the file will belong; one that stands there already stays as it is.
+
+    Raises
+    ------
+    FileError
+        If the system refuses.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.try")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+    except OSError as error:
+        raise FileError(_refused(target, error)) from error
+    finally:
+        _remove(beside)
+    if target.is_dir():
+        raise FileError(f"{target} is a folder. Choose the name of a file.")
+
+
+def _refused(target: Path, error: OSError) -> str:
+    """Say that the system refuses a file."""
+    reason = error.strerror or str(error)
+    return f"{target} cannot be written: {reason}. Choose another folder or name."
 
 
 def _remove(path: Path) -> None:

@@ -181,10 +181,16 @@ class OverlapTile:
 
 
 def choose_halo(net: UNet, settings: SegmentSettings) -> int:
-    """Return the halo in pixels, on the grid: as set, or all that a padded network needs."""
+    """Return the halo in pixels, on the grid: as set, or all that the network needs.
+
+    What an unpadded network gives back is right to the last pixel, unless it resizes on the way
+    up: resizing knows nothing beyond the edge of a tile, either.
+    """
     if net.margin:
-        return 0
-    wanted = net.halo if settings.halo_px is None else settings.halo_px
+        resizes = net.architecture.upsampling != "transposed"
+        wanted = net.halo - net.margin if resizes else 0
+    else:
+        wanted = net.halo if settings.halo_px is None else settings.halo_px
     return -(-wanted // net.stride) * net.stride
 
 

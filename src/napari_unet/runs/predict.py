@@ -369,6 +369,18 @@ def _output(out: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
                 f"The result takes {size:.1f} GiB, more than this computer has free. Give out=, "
                 "e.g. a zarr array, or segment fewer planes."
             ) from error
+    if not hasattr(out, "shape") or not hasattr(out, "dtype"):
+        raise ImageError(
+            f"The result cannot be written to {type(out).__name__}. Give a numpy or zarr array."
+        )
+    is_read_only = isinstance(out, np.ndarray) and not out.flags.writeable
+    kind, least = (np.floating, 2) if np.issubdtype(dtype, np.floating) else (np.integer, 4)
+    if is_read_only or not np.issubdtype(out.dtype, kind) or out.dtype.itemsize < least:
+        state = "read-only " if is_read_only else ""
+        raise ImageError(
+            f"The array given as out is {state}{out.dtype}, which cannot hold the result. Make it "
+            f"a writable {np.dtype(dtype)}."
+        )
     if tuple(out.shape) != shape:
         raise ImageError(
             f"The array given as out has shape {tuple(out.shape)}, the result has {shape}. Make "

@@ -74,29 +74,31 @@ def zoomed_instances(settings: InstanceSettings, zoom: float) -> InstanceSetting
     return settings.replace(min_size=min(1_000_000, round(settings.min_size * zoom**2)))
 
 
-def resize(maps: NDArray[Any], shape: Sequence[int]) -> NDArray[np.float32]:
+def resize(maps: NDArray[Any], shape: Sequence[int]) -> NDArray[np.floating[Any]]:
     """Scale grey values or probabilities to another size, smoothly and without aliasing.
 
     Parameters
     ----------
     maps : ndarray, shape (C, Y, X) or (C, Z, Y, X)
-        Any real dtype.
+        Any real dtype up to 64 bits.
     shape : sequence of int
         The new size (*spatial).
 
     Returns
     -------
-    ndarray of float32, shape (C, *shape)
-        The same array as float32 if the size is the same.
+    ndarray of float32 or float64, shape (C, *shape)
+        Double precision where the dtype of the maps needs it.
     """
-    values = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[None]
+    # Grey values with a large offset keep their differences only in double precision.
+    precision = np.result_type(maps.dtype, np.float32)
+    values = torch.from_numpy(np.ascontiguousarray(maps, dtype=precision))[None]
     if values.ndim == 4:
         values = functional.interpolate(values, tuple(shape), mode="bilinear", antialias=True)
     else:
         is_smaller = np.prod(shape) < np.prod(maps.shape[1:])
         mode = "area" if is_smaller else "trilinear"
         values = functional.interpolate(values, tuple(shape), mode=mode)
-    result: NDArray[np.float32] = values[0].numpy()
+    result: NDArray[np.floating[Any]] = values[0].numpy()
     return result
 
 

@@ -78,7 +78,7 @@ class Job(QObject):
         self._engine.cancel(self)
 
     def stop(self) -> None:
-        """End the job early and keep the best result so far."""
+        """End the job early and keep what was reached so far."""
         self._engine.stop(self)
 
 

@@ -96,6 +96,7 @@ class RetrainPanel:
         model, busy = self._session.model, self._session.is_busy
         self.retrain.enabled = not wrong and not busy and model is not None
         self.rollback.enabled = not busy and self._parent() is not None
+        self.use_candidate.enabled = not busy
         return bool(self.retrain.enabled)
 
     def run(self) -> None:
@@ -194,15 +195,18 @@ class RetrainPanel:
     def _take_candidate(self) -> None:
         """Keep the retrained model in the person's folder and make it the one in use."""
         candidate = self._candidate
-        self.use_candidate.visible = False
         if candidate is not None:
             self._session.start(
                 "Keeping the new model",
                 "save_model",
-                lambda saved: self._session.use_model(replace(candidate, path=Path(saved["path"]))),
+                lambda saved: self._on_kept(candidate, Path(saved["path"])),
                 quiet=True,
                 model=str(candidate.path),
             )
+
+    def _on_kept(self, candidate: LoadedModel, path: Path) -> None:
+        self.use_candidate.visible = False
+        self._session.use_model(replace(candidate, path=path))
 
 
 def _table(result: dict[str, Any]) -> str:

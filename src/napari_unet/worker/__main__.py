@@ -47,7 +47,7 @@ class Call:
     """What a job gets beside its parameters.
 
     ``arrays`` are read-only; arrays of the result may be made as files in ``folder``;
-    ``is_stopped`` tells that the person wants the best result so far, now.
+    ``is_stopped`` tells that the person wants what was reached so far, now.
     """
 
     arrays: dict[str, Array]

@@ -53,7 +53,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Stop:
-    """End job ``id`` early, with the best result so far."""
+    """End job ``id`` early; what was learned so far is judged and kept."""
 
     id: int
 
