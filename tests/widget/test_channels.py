@@ -17,21 +17,21 @@ def subject_of(image: Image, axes: str, inputs: int, others: list[Image]) -> Sub
 
 def test_a_grey_image_feeds_its_own_data_without_a_copy() -> None:
     image = Image(np.zeros((8, 9)), name="grey")
-    gathered = subject_of(image, "YX", 1, []).gather([image])
+    gathered = subject_of(image, "YX", 1, []).gather()
     assert gathered.array is image.data
     assert (gathered.axes, gathered.channels) == ("YX", None)
 
 
 def test_one_input_sees_the_grey_value_of_an_rgb_image_without_its_alpha() -> None:
     image = Image(np.zeros((8, 9, 4), np.uint8), rgb=True, name="rgba")
-    gathered = subject_of(image, "YXC", 1, []).gather([image])
+    gathered = subject_of(image, "YXC", 1, []).gather()
     assert gathered.array.shape == (8, 9, 3)
     assert gathered.channels is None
 
 
 def test_one_input_sees_the_first_channel_of_a_multichannel_image() -> None:
     image = Image(np.zeros((3, 8, 9)), name="multi")
-    gathered = subject_of(image, "CYX", 1, []).gather([image])
+    gathered = subject_of(image, "CYX", 1, []).gather()
     assert gathered.channels == (0,)
 
 
@@ -40,7 +40,7 @@ def test_layers_of_the_same_size_can_feed_further_inputs() -> None:
     actin = Image(np.full((8, 9), 2.0), name="actin")
     other = Image(np.zeros((5, 5)), name="small")
     assert [s.text for s in list_sources(dapi, "YX", [actin, other])] == ["DAPI", "actin"]
-    gathered = subject_of(dapi, "YX", 2, [actin, other]).gather([dapi, actin, other])
+    gathered = subject_of(dapi, "YX", 2, [actin, other]).gather()
     assert gathered.axes == "CYX"
     values = np.asarray(gathered.array)
     np.testing.assert_array_equal(values[:, 0, 0], [1, 2])
@@ -52,7 +52,7 @@ def test_mean_and_channels_can_be_mixed_along_any_axis(axes: str, shape: tuple[i
     image = Image(data, name="stack")
     sources = list_sources(image, axes, [])
     mean = next(s for s in sources if s.index == MEAN)
-    gathered = Subject(image, axes, (sources[1], mean)).gather([image])
+    gathered = Subject(image, axes, (sources[1], mean)).gather()
     assert gathered.axes == "CZYX"
     along = axes.index("C")
     expected = np.stack([data.take(1, axis=along), data.mean(axis=along)])

@@ -26,6 +26,8 @@ def dock(make_napari_viewer, monkeypatch, qtbot):
     from napari_unet.widget import dock as module
 
     monkeypatch.setattr(module, "Engine", FakeEngine)
+    for name, value in {"retrain.seconds": 60, "dock.export_format": "OME-TIFF"}.items():
+        module.Preferences().set(name, value)  # kept from an earlier test, or an earlier run
     viewer = make_napari_viewer()
     viewer.add_image(
         np.zeros((64, 80), np.uint16), name="cells", scale=(0.5, 0.5), units=("um", "um")
@@ -347,3 +349,56 @@ def test_the_channel_a_person_picked_stays_when_layers_come_and_go(dock, qtbot) 
     qtbot.waitUntil(lambda: row.findText("other") < 0)
     run_segment(dock, squares((5, 5)))
     assert dock.engine.last.parameters["settings"]["channels"] == [1]
+
+
+def test_with_regions_but_no_edits_the_threshold_still_works_around_them(dock, qtbot) -> None:
+    run_segment(dock, squares((5, 5), (30, 40)))
+    layer = dock.session.labels
+    dock.session.annotation(layer).regions.add_box((), 0, 0, 20, 20)
+    dock.segment_panel.threshold.value = 0.7
+    qtbot.waitUntil(lambda: dock.engine.last.name == "label", timeout=2000)
+    dock.engine.last.answer(labels=squares((30, 60)))
+    assert dock.session.labels is layer
+    assert (layer.data[5:15, 5:15] > 0).all(), "what was checked stays"
+    assert layer.data[35, 65] > 0, "the new object is there"
+    assert not layer.data[30:40, 42:50].any(), "the old one outside has gone"
+
+
+def test_labels_that_a_script_changed_are_not_overwritten_either(dock) -> None:
+    run_segment(dock, squares((5, 5)))
+    layer = dock.session.labels
+    layer.data = squares((5, 5), (30, 40)) * 3
+    kept = layer.data.copy()
+    run_segment(dock, squares((5, 5)))
+    assert dock.session.labels is not layer
+    np.testing.assert_array_equal(layer.data, kept)
+
+
+def test_layers_may_be_renamed_at_any_time(trained) -> None:
+    trained.engine.last.cancel()
+    trained.session.viewer.layers["cells"].name = "renamed"
+    trained.retrain_panel.run()
+    assert trained.engine.last.name == "finetune"
+    assert trained.engine.running is not None
+
+
+def test_the_dock_follows_the_labels_the_person_selects(dock) -> None:
+    run_segment(dock, squares((5, 5)))
+    viewer, first = dock.session.viewer, dock.session.labels
+    second = viewer.add_labels(np.zeros((64, 80), np.int32), name="second")
+    assert dock.session.labels is second
+    viewer.layers.selection.active = first
+    assert dock.session.labels is first
+    viewer.layers.selection.active = second
+    viewer.layers.selection.active = viewer.layers["cells"]
+    assert dock.session.labels is first, "those of the image that was selected"
+
+
+def test_two_models_of_one_name_are_both_in_the_list(dock) -> None:
+    dock.load_model_file("copy")
+    dock.engine.last.answer(**loaded("/elsewhere/nuclei.safetensors"))
+    dock.load_model_file("other copy")
+    dock.engine.last.answer(**loaded("/again/nuclei copy.safetensors"))
+    paths = list(dock.model_panel.model.choices)
+    assert {"/elsewhere/nuclei.safetensors", "/again/nuclei copy.safetensors"} <= set(paths)
+    assert dock.model_panel.model.value == "/again/nuclei copy.safetensors"

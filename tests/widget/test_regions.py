@@ -75,3 +75,12 @@ def test_a_newer_labelling_takes_the_regions_over(stack) -> None:
     newer.adopt(regions)
     assert (newer.count, regions.count) == (1, 0)
     assert newer.mask((1,)).sum() == 15 * 23
+
+
+def test_a_dock_that_is_opened_again_goes_on_with_the_regions(stack) -> None:
+    viewer, regions = stack
+    regions.add_box((1,), 5, 7, 20, 30)
+    regions.close()
+    again = Regions(viewer, viewer.layers[0])
+    assert again.count == 1
+    assert again.mask((1,)).sum() == 15 * 23

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from napari_unet.models.card import Card
     from napari_unet.widget.channels import Gathered, Subject
 
 
@@ -74,9 +75,9 @@ class Annotation(QObject):
         return labels_layer_axes(self.labels)
 
     @property
-    def is_untouched(self) -> bool:
-        """Whether the person neither painted nor vouched for anything here."""
-        return not self.edits.touched.any() and not self.edits.any() and not self.regions.count
+    def is_unedited(self) -> bool:
+        """Whether the labels are what a run made of them; regions may be checked."""
+        return not self.edits.touched.any() and not self.edits.any()
 
     def planes(self) -> list[tuple[int, ...]]:
         """List the planes (indices of the slider axes) with something vouched for."""
@@ -116,6 +117,28 @@ class Annotation(QObject):
             for plane in self.planes()
         ]
 
+    def with_checked(self, labels: np.ndarray, at: dict[str, int]) -> np.ndarray:
+        """Return newer labels in which what is checked in this layer stays as it is.
+
+        Parameters
+        ----------
+        labels : ndarray of int
+            Labels of the whole layer or of one plane of it.
+        at : dict of str to int
+            The plane, by slider axis; empty for the whole layer.
+        """
+        lead = self.labels_axes[:-2]
+        fixed = tuple(at.get(axis) for axis in lead)
+        for plane in sorted(self.regions.planes()):
+            if all(want in (None, index) for want, index in zip(fixed, plane, strict=True)):
+                where = tuple(i for i, want in zip(plane, fixed, strict=True) if want is None)
+                if not labels.flags.writeable or labels.base is not None:
+                    labels = np.array(labels)
+                labels[where] = keep_vouched(
+                    labels[where], np.asarray(self.labels.data[plane]), self.regions.mask(plane)
+                )
+        return labels
+
     def carry_over(self, older: Annotation) -> None:
         """Let what the person vouched for in an older labelling stand in this one, too.
 
@@ -147,9 +170,10 @@ class Annotation(QObject):
         )
 
 
-def labels_metadata(axes: str, image: str, model: str) -> dict[str, Any]:
+def labels_metadata(axes: str, image: str, card: Card | None) -> dict[str, Any]:
     """Return what a labels layer keeps about itself."""
-    return {METADATA_KEY: {"axes": axes, "image": image, "model": model}}
+    made_by = {} if card is None else {"model": card.name, "labels": card.labels}
+    return {METADATA_KEY: {"axes": axes, "image": image, **made_by}}
 
 
 def _sealed(array: np.ndarray) -> np.ndarray:

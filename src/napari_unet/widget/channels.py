@@ -22,9 +22,12 @@ MEAN = -1
 
 @dataclass(frozen=True)
 class ChannelSource:
-    """One channel: ``index`` along a layer's C axis, MEAN of it, or None if it has no C axis."""
+    """One channel: ``index`` along a layer's C axis, MEAN of it, or None if it has no C axis.
 
-    layer: str
+    It holds the layer itself: names change.
+    """
+
+    layer: Image
     index: int | None
     text: str
 
@@ -50,9 +53,9 @@ class Subject:
     sources: tuple[ChannelSource, ...]
     invert: bool = False
 
-    def gather(self, layers: list[Image]) -> Gathered:
-        """Build the array for the engine from the layers that are open now."""
-        return gather(self.image, self.axes, list(self.sources), {im.name: im for im in layers})
+    def gather(self) -> Gathered:
+        """Build the array for the engine."""
+        return gather(self.image, self.axes, list(self.sources))
 
 
 def list_sources(image: Image, axes: str, others: list[Image]) -> list[ChannelSource]:
@@ -68,19 +71,19 @@ def list_sources(image: Image, axes: str, others: list[Image]) -> list[ChannelSo
         The other image layers; those of the same size without a channel axis fit.
     """
     if "C" not in axes:
-        own = [ChannelSource(image.name, None, image.name)]
+        own = [ChannelSource(image, None, image.name)]
     else:
         count = layer_array(image).shape[axes.index("C")]
         names = ("red", "green", "blue", "alpha") if image.rgb else ()
         own = [
-            ChannelSource(image.name, i, names[i] if i < len(names) else f"channel {i + 1}")
+            ChannelSource(image, i, names[i] if i < len(names) else f"channel {i + 1}")
             for i in range(count)
         ]
-        mean = ChannelSource(image.name, MEAN, "grey (mean of channels)" if image.rgb else "mean")
+        mean = ChannelSource(image, MEAN, "grey (mean of channels)" if image.rgb else "mean")
         own = [mean, *own] if image.rgb else [*own, mean]
     shape = _shape_without_channel(image, axes)
     fitting = [o for o in others if not o.rgb and tuple(layer_array(o).shape) == shape]
-    return own + [ChannelSource(o.name, None, o.name) for o in fitting]
+    return own + [ChannelSource(o, None, o.name) for o in fitting]
 
 
 def default_sources(sources: list[ChannelSource], wanted: int) -> list[ChannelSource]:
@@ -91,9 +94,7 @@ def default_sources(sources: list[ChannelSource], wanted: int) -> list[ChannelSo
     return [single[min(i, len(single) - 1)] for i in range(wanted)]
 
 
-def gather(
-    image: Image, axes: str, picked: list[ChannelSource], layers: dict[str, Image]
-) -> Gathered:
+def gather(image: Image, axes: str, picked: list[ChannelSource]) -> Gathered:
     """Build the array that holds the picked channels, without reading it.
 
     Parameters
@@ -104,8 +105,6 @@ def gather(
         Its axes.
     picked : list of ChannelSource
         One for each network input.
-    layers : dict of str to napari.layers.Image
-        All image layers by name.
 
     Returns
     -------
@@ -113,25 +112,23 @@ def gather(
         The layer's own array where all sources are in it, else a lazy stack ``C...YX``.
     """
     indices = [source.index for source in picked]
-    if all(source.layer == image.name for source in picked):
+    if all(source.layer is image for source in picked):
         if indices == [None]:
             return Gathered(layer_array(image), axes, None)
         if indices == [MEAN]:
             return Gathered(_without_alpha(image), axes, None)
         if None not in indices and MEAN not in indices:
             return Gathered(layer_array(image), axes, tuple(i for i in indices if i is not None))
-    return _stack(image, axes, picked, layers)
+    return _stack(axes, picked)
 
 
-def _stack(
-    image: Image, axes: str, picked: list[ChannelSource], layers: dict[str, Image]
-) -> Gathered:
+def _stack(axes: str, picked: list[ChannelSource]) -> Gathered:
     """Stack sources of several layers along a new first axis."""
     import dask.array as da
 
     planes = []
     for source in picked:
-        array = da.asarray(layer_array(layers[source.layer]))
+        array = da.asarray(layer_array(source.layer))
         if source.index == MEAN:
             array = array.mean(axis=axes.index("C"))
         elif source.index is not None:

@@ -84,6 +84,7 @@ class CorrectPanel:
     def _connect(self) -> None:
         session = self._session
         session.layers_changed.connect(self._on_layers)
+        session.layer_chosen.connect(self._on_layer_chosen)
         self.labels.changed.connect(lambda layer: session.use_labels(layer))
         self.new_object.changed.connect(self.start_object)
         self.region.changed.connect(self.mark_region)
@@ -100,7 +101,15 @@ class CorrectPanel:
         """Take the brush and a number no object has."""
         layer = self._session.labels
         if layer is not None:
-            layer.selected_label = int(np.max(layer.data, initial=0)) + 1
+            number = int(np.max(layer.data, initial=0)) + 1
+            if number > np.iinfo(layer.data.dtype).max:
+                self._session.tell(
+                    f"These labels are {layer.data.dtype} and have no number left. Convert the "
+                    "layer to int32 (right click > Convert data type).",
+                    warn=True,
+                )
+                return
+            layer.selected_label = number
             self._session.viewer.layers.selection.active = layer
             layer.mode = "paint"
 
@@ -151,6 +160,20 @@ class CorrectPanel:
         if self._session.labels is None and self.labels.value is not None:
             self._session.use_labels(self.labels.value)
         self._show()
+
+    def _on_layer_chosen(self, layer: Any) -> None:
+        """Follow the layer list: the labels the person selects, or those of the image."""
+        if self._session.is_busy:
+            return
+        of_image = [
+            a.labels
+            for a in self._session.annotations()
+            if a.subject is not None and a.subject.image is layer and a.labels in self._layers()
+        ]
+        if layer in self._layers():
+            self._session.use_labels(layer)
+        elif of_image:
+            self._session.use_labels(of_image[-1])
 
     def _on_strokes_count(self, value: bool) -> None:
         annotation = self.annotation()

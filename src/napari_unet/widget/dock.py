@@ -66,7 +66,10 @@ class UnetDock(QWidget):
         self.foot = StatusFoot(self.session)
         self._lay_out()
         self._recall()
-        self.engine.notice.connect(lambda text: self.session.tell(text, warn=True))
+        # A running job tells by itself that its process ended: one line is enough.
+        self.engine.notice.connect(
+            lambda text: self.session.tell(text, warn=not self.session.is_busy)
+        )
         self.engine.status_changed.connect(self._on_engine)
         napari_viewer.bind_key(
             NEXT_KEY, lambda _: self.correct_panel.go_to_uncertain(), overwrite=True

@@ -50,6 +50,7 @@ class Edits(QObject):
         self._recount.timeout.connect(self._count)
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_set_data)
+        layer.events.data.connect(self._on_data)
         self.restart(base)
 
     def restart(self, base: np.ndarray | None = None) -> None:
@@ -80,11 +81,12 @@ class Edits(QObject):
         self._recount.stop()
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.set_data.disconnect(self._on_set_data)
+        self.layer.events.data.disconnect(self._on_data)
 
     def any(self) -> bool:
         """Tell whether the labels differ from what they were, counted now."""
         self._count()
-        return self.count > 0
+        return self.count > 0 or not np.array_equal(self.base, self.layer.data)
 
     def changed(self, plane: tuple[int, ...]) -> np.ndarray:
         """Return where one plane (index of the slider axes) differs from what it was (bool)."""
@@ -105,6 +107,12 @@ class Edits(QObject):
     def _on_set_data(self, event: Any = None) -> None:
         if self._planes:
             self._recount.start()
+
+    def _on_data(self, event: Any = None) -> None:
+        """Look at all planes after other data were put into the layer, e.g. by a script."""
+        if self.base.shape == np.shape(self.layer.data):
+            self._planes.update(np.ndindex(self.base.shape[:-2]))
+        self._recount.start()
 
     def _note_planes(self, key: Any) -> None:
         """Remember which planes a change touched."""

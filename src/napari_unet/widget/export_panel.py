@@ -19,7 +19,7 @@ from napari_unet.widget.fields import (
     show_problem,
     text_line,
 )
-from napari_unet.widget.layers import from_layer_shape, pixel_size
+from napari_unet.widget.layers import METADATA_KEY, from_layer_shape, pixel_size
 from napari_unet.widget.session import Session
 from napari_unet.widget.thread import InThread
 
@@ -97,13 +97,14 @@ class ExportPanel:
             return
         labels, axes = from_layer_shape(layer)
         sizes, unit = pixel_size(layer)
+        kind = KINDS[self.kind.value]
+        if kind == "semantic" and layer.metadata.get(METADATA_KEY, {}).get("labels") == "instance":
+            labels = labels > 0  # one number per object, all of one class
         writing = InThread(
             _write,
-            labels.copy(),
+            labels.astype(layer.data.dtype),
             path,
-            settings=ExportSettings(
-                format=FORMATS[self.format.value][0], kind=KINDS[self.kind.value]
-            ),
+            settings=ExportSettings(format=FORMATS[self.format.value][0], kind=kind),
             axes=axes,
             pixel_size_um=sizes if unit == "um" else None,
         )

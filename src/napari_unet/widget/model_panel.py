@@ -72,7 +72,12 @@ class ModelPanel:
         except UnetError as error:
             self._session.tell(str(error), warn=True)
             known = []
-        return known + [item for item in self._extra if item[1] not in {p for _, p in known}]
+        known += [item for item in self._extra if item[1] not in {p for _, p in known}]
+        names = [name for name, _ in known]
+        return [
+            (f"{name} ({Path(path).name})" if name in names[:i] else name, path)
+            for i, (name, path) in enumerate(known)
+        ]
 
     def _on_chosen(self, path: str | None) -> None:
         current = self._session.model
@@ -107,6 +112,7 @@ class ModelPanel:
     def _on_loaded(self, result: dict[str, Any]) -> None:
         card = Card.model_validate(result["card"])
         self._session.use_model(LoadedModel(card, Path(result["path"]), result))
+        self._session.tell(f"Ready: {card.name} on {result['device']}.")
 
     def _show_model(self) -> None:
         model = self._session.model

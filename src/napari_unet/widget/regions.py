@@ -36,6 +36,7 @@ class Regions(QObject):
         self._viewer = viewer
         self._labels = labels
         self._layer: Shapes | None = None
+        self._find_earlier()
 
     @property
     def layer(self) -> Shapes | None:
@@ -94,6 +95,15 @@ class Regions(QObject):
         if self._layer is not None:
             self._layer.events.set_data.disconnect(self._on_set_data)
             self._layer = None
+
+    def _find_earlier(self) -> None:
+        """Go on with the regions that an earlier dock has left in the viewer."""
+        from napari.layers import Shapes
+
+        name = f"{self._labels.name} checked"
+        layer = self._viewer.layers[name] if name in self._viewer.layers else None
+        if isinstance(layer, Shapes) and layer.ndim == self._labels.ndim:
+            self._follow(layer)
 
     def _outlines(self) -> list[np.ndarray]:
         return [] if self.layer is None else [np.asarray(c, dtype=float) for c in self.layer.data]

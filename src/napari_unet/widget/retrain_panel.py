@@ -50,6 +50,7 @@ class RetrainPanel:
         self._session = session
         self._segment = segment
         self._candidate: LoadedModel | None = None
+        self._replaced: dict[Path, LoadedModel] = {}
         self.seconds = named(
             SpinBox(label="Budget (s)", min=5, max=86_400, value=60),
             "seconds",
@@ -108,7 +109,7 @@ class RetrainPanel:
         if subject is None:
             self._session.tell("Choose under Segment the image these labels belong to.", warn=True)
             return
-        gathered = subject.gather(self._segment.images())
+        gathered = subject.gather()
         samples = annotation.samples(gathered)
         arrays = {
             f"{i}_{key}": value
@@ -164,10 +165,9 @@ class RetrainPanel:
         return None
 
     def _parent(self) -> LoadedModel | None:
-        """Return the version in use before the present one."""
+        """Return the model that the present one has replaced."""
         model = self._session.model
-        before = [m for m in self._session.versions if model and m.card.name == model.card.parent]
-        return before[-1] if before else None
+        return None if model is None else self._replaced.get(model.path)
 
     def _on_stop(self) -> None:
         if self._session.job is not None:
@@ -206,6 +206,8 @@ class RetrainPanel:
 
     def _on_kept(self, candidate: LoadedModel, path: Path) -> None:
         self.use_candidate.visible = False
+        if self._session.model is not None:
+            self._replaced[path] = self._session.model
         self._session.use_model(replace(candidate, path=path))
 
 

@@ -170,7 +170,7 @@ class SegmentPanel:
         subject = self.subject()
         if subject is None or not self.validate():
             return
-        gathered = subject.gather(self.images())
+        gathered = subject.gather()
         settings = self.settings(gathered.channels, invert=subject.invert)
         self._segmenter.segment(subject, gathered, settings, self._shown_plane(subject))
 

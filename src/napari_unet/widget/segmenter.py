@@ -73,7 +73,7 @@ class Segmenter:
         annotation = self._current()
         if annotation is None or annotation.token is None or self._session.model is None:
             return
-        if not annotation.is_untouched:
+        if not annotation.is_unedited:
             self._session.tell("These labels hold your corrections. Press Segment for new ones.")
             return
         self._session.start(
@@ -97,7 +97,7 @@ class Segmenter:
             self._session.tell("The image was closed while it was being labelled.")
             return
         older = self._newest(subject)
-        if older is not None and older.is_untouched:
+        if older is not None and older.is_unedited:
             annotation = older
         else:
             annotation = self._new_layer(subject, None if plane else result["labels"])
@@ -115,7 +115,7 @@ class Segmenter:
         )
 
     def _on_relabelled(self, annotation: Annotation, result: dict[str, Any]) -> None:
-        if annotation.labels in self._session.viewer.layers and annotation.is_untouched:
+        if annotation.labels in self._session.viewer.layers and annotation.is_unedited:
             _write(annotation, result["labels"])
             self._session.tell(f"{_count(result['labels'])} objects.")
 
@@ -142,7 +142,7 @@ class Segmenter:
             to_layer_shape(np.array(labels), placement),
             name=f"{subject.image.name} labels",
             metadata=labels_metadata(
-                placement.axes, subject.image.name, model.card.name if model else ""
+                placement.axes, subject.image.name, model.card if model else None
             ),
             **placement.kwargs,
         )
@@ -168,7 +168,7 @@ def _write(annotation: Annotation, labels: np.ndarray) -> None:
     """Write labels into the layer in place, as its new uncorrected state."""
     layer, plane = annotation.labels, annotation.token_plane
     target = layer.data[_index(annotation, plane)]
-    labels = labels.reshape(target.shape)
+    labels = annotation.with_checked(labels.reshape(target.shape), plane)
     if not np.array_equal(target, labels):
         target[...] = labels
         layer.refresh()

@@ -70,7 +70,6 @@ class Session(QObject):
         self.engine = engine
         self.device = device
         self.model: LoadedModel | None = None
-        self.versions: list[LoadedModel] = []
         self.job: Job | None = None
         self._labels: Labels | None = None
         self._annotations: dict[int, Annotation] = {}
@@ -149,8 +148,6 @@ class Session(QObject):
     def use_model(self, model: LoadedModel) -> None:
         """Make a model the one in use."""
         self.model = model
-        if model.path not in [known.path for known in self.versions]:
-            self.versions.append(model)
         self.model_changed.emit()
 
     # -- labels -------------------------------------------------------------------------------
