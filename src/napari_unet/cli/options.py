@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from napari_unet.settings import InstanceSettings, SegmentSettings, Settings, checked
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from napari_unet.models.card import Card
 
-S = TypeVar("S", bound=Settings)
 
 INSTANCE_FIELDS = ("threshold", "min_size", "split", "fill_holes")
 SEGMENT_FIELDS = ("channels", "invert", "object_size_px", "tile_px", "halo_px", "device")
@@ -50,17 +49,6 @@ def given(options: argparse.Namespace, kind: type[Settings]) -> dict[str, Any]:
     """Return the fields of some settings that were given on the command line."""
     values = vars(options)
     return {name: values[name] for name in kind.model_fields if values.get(name) is not None}
-
-
-def settings_from(options: argparse.Namespace, kind: type[S]) -> S:
-    """Build settings from the options; those not given keep their default.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range.
-    """
-    return checked(kind, given(options, kind))
 
 
 def segment_settings(options: argparse.Namespace, card: Card) -> SegmentSettings:
