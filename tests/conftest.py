@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,8 @@ WINDOW_FIXTURES = {"qtbot", "qapp", "make_napari_viewer", "make_napari_viewer_pr
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A dialog that a test leaves behind is an error.
 os.environ.setdefault("NAPARI_STRICT_QT", "1")
+# What a test lets the dock remember must not reach the next run, nor the person's own napari.
+os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp(prefix="napari-config-")) / "settings.yaml")
 # The same examples in each run, so that a failure is the change's; to look for new ones:
 # pytest --hypothesis-profile=explore
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)

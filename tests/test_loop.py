@@ -48,6 +48,13 @@ def hand(make_napari_viewer, qtbot, unseen, monkeypatch):
     dock.close_session()
 
 
+def enlarge(hand: Hand) -> None:
+    """Make the image so large that a job is still running when something happens to it."""
+    layer = hand.viewer.layers["tissue"]
+    layer.data = np.tile(layer.data, (8, 8, 1))
+    hand.rest(300)
+
+
 def keep(hand: Hand, step: str) -> None:
     """Keep a screenshot if pictures are wanted."""
     folder = os.environ.get("NAPARI_UNET_PICTURES")
@@ -132,6 +139,7 @@ def test_the_whole_loop_by_hand(hand: Hand, unseen, tmp_path) -> None:
     assert (newest.data[painted] > 0).all(), "what was painted and checked lives on"
     keep(hand, "6-again")
 
+    dock.export_panel.format.value = "OME-TIFF"
     path = tmp_path / "mask.ome.tif"
     dock.export_panel.export_to(path)
     hand.wait(lambda: "Mask written" in hand.status, 20)
@@ -146,6 +154,7 @@ def test_the_whole_loop_by_hand(hand: Hand, unseen, tmp_path) -> None:
 @pytest.mark.parametrize("job", ["segment", "retrain"])
 def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand, job: str) -> None:
     session = hand.dock.session
+    enlarge(hand)
     if job == "retrain":
         hand.click("segment")
         hand.wait_idle()
@@ -171,6 +180,7 @@ def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand
 @pytest.mark.parametrize("end", ["close the dock", "delete the layer", "cancel"])
 def test_ending_a_job_in_any_way_leaves_no_process_and_no_half_layer(hand: Hand, end: str) -> None:
     dock = hand.dock
+    enlarge(hand)
     hand.click("segment")
     hand.wait(lambda: dock.session.is_busy, 5)
     hand.rest(200)
