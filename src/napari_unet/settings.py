@@ -17,6 +17,9 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Norm = Literal["none", "batch", "instance", "group"]
 PresetName = Literal["ronneberger2015", "same-bn", "light-bn", "upconv-dropout", "three-level"]
 
+LARGEST_ZOOM = 16.0
+"""Beyond this, either way, an object size is taken for a slip of the keyboard."""
+
 S = TypeVar("S", bound="Settings")
 
 

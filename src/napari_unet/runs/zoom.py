@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from napari_unet.errors import SettingError
+from napari_unet.settings import LARGEST_ZOOM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from napari_unet.models.card import Card
     from napari_unet.settings import InstanceSettings, SegmentSettings
-
-LARGEST_ZOOM = 16.0
-"""Beyond this, either way, a size in pixels is taken for a slip of the keyboard."""
 
 
 def choose_zoom(card: Card, settings: SegmentSettings) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSlider, PushButton, SpinBox
 from qtpy.QtCore import QTimer
 
-from napari_unet.settings import InstanceSettings, SegmentSettings
+from napari_unet.settings import LARGEST_ZOOM, InstanceSettings, SegmentSettings
 from napari_unet.widget.channels import ChannelSource, Subject, default_sources, list_sources
 from napari_unet.widget.fields import (
     choice,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 ALL_PLANES, SHOWN_PLANE = "all planes", "only the plane shown"
 RELABEL_MS = 200
-LARGEST_ZOOM = 16.0
 AXIS_NAMES = {"T": "time", "Z": "z", "C": "channel", "Y": "y", "X": "x"}
 
 
