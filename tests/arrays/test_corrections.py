@@ -11,15 +11,11 @@ from hypothesis.extra import numpy as hnp
 from napari_unet.arrays.corrections import (
     changed,
     count_changes,
-    delete_objects,
     join_outside,
     keep_vouched,
-    merge_objects,
     renamed_as,
     renumber,
     separate_parts,
-    split_object,
-    vouched,
 )
 from napari_unet.errors import LabelsError
 
@@ -57,22 +53,6 @@ def test_added_removed_and_altered_objects_are_each_counted_once():
 def test_labels_of_another_shape_cannot_be_compared():
     with pytest.raises(LabelsError, match=r"\(3, 4\)"):
         changed(np.zeros((3, 4), int), np.zeros((4, 3), int))
-
-
-def test_boxes_and_strokes_are_vouched_for_together_also_beyond_the_edge():
-    touched = np.zeros((2, 10, 10), bool)
-    touched[0, 9, 9] = True
-    mask = vouched((2, 10, 10), [(1, 2, 3, 5, 6), ((0,), -4, -4, 2, 99)], touched)
-    assert mask[1].sum() == 9
-    assert mask[1, 2:5, 3:6].all()
-    assert mask[0].sum() == 20 + 1
-    assert touched.sum() == 1, "what was given stays as it is"
-    assert vouched((5, 5), [((), 1, 1, 2, 2)]).sum() == 1
-
-
-def test_a_box_in_a_plane_that_is_not_there_is_refused():
-    with pytest.raises(LabelsError, match="plane"):
-        vouched((2, 10, 10), [(2, 0, 0, 1, 1)])
 
 
 def test_vouched_labels_survive_a_new_run_under_their_numbers():
@@ -164,43 +144,6 @@ def test_where_all_is_vouched_for_nothing_is_cut():
     joined, cut = join_outside(labels, np.ones(labels.shape, bool))
     assert not cut.any()
     assert len(np.unique(joined)) == len(np.unique(labels))
-
-
-def test_merge_delete_and_renumber_leave_the_given_labels_alone():
-    labels = two_squares()
-    before = labels.copy()
-    merged = merge_objects(labels, [2, 1])
-    assert set(np.unique(merged)) == {0, 2}
-    assert set(np.unique(delete_objects(labels, [1]))) == {0, 2}
-    assert set(np.unique(renumber(delete_objects(labels, [1])))) == {0, 1}
-    assert np.array_equal(labels, before)
-    assert merged.dtype == labels.dtype
-
-
-def test_a_dumbbell_is_cut_at_its_waist():
-    labels = np.where(disc((30, 60), (15, 18), 10) | disc((30, 60), (15, 40), 10), 255, 0)
-    labels[13:18, 18:40] = 255
-    labels = labels.astype(np.uint8)
-    parts = split_object(labels, 255, [(15, 15), (15, 44)])
-    assert np.array_equal(parts > 0, labels > 0)
-    assert parts[15, 15] == 255
-    assert parts[15, 44] == 256, "the next number does not fit into a byte, so the type is wider"
-    assert abs(int((parts == 255).sum()) - int((parts == 256).sum())) < 30
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda labels: merge_objects(labels, [1]),
-        lambda labels: merge_objects(labels, [1, 8]),
-        lambda labels: delete_objects(labels, [0]),
-        lambda labels: split_object(labels, 1, [(4, 4)]),
-        lambda labels: split_object(labels, 1, [(4, 4), (0, 0)]),
-    ],
-)
-def test_an_edit_of_what_is_not_there_is_refused(edit):
-    with pytest.raises(LabelsError):
-        edit(two_squares())
 
 
 def test_an_object_that_only_got_another_number_is_not_corrected():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_unet.arrays.uncertainty import doubt, most_uncertain
+from napari_unet.arrays.uncertainty import around, doubt, most_uncertain
 from napari_unet.errors import ImageError
 
 
@@ -37,6 +37,26 @@ def test_a_place_that_is_vouched_for_is_not_chosen_again():
     assert not vouched[y, x]
     assert abs(y - 60) <= 2
     assert abs(x - 20) <= 2
+
+
+def test_places_that_were_looked_at_are_passed_by_in_turn_until_none_is_left():
+    probability = np.maximum(doubtful_at((80, 100), (30, 60)), doubtful_at((80, 100), (60, 20), 6))
+    visited = []
+    for _ in range(99):
+        looked = around(visited, probability.shape, window_px=20)
+        assert len(visited) == 0 or looked[visited[-1]]
+        place = most_uncertain(probability, looked, window_px=20)
+        if place is None:
+            break
+        visited.append(place)
+    assert np.hypot(*np.subtract(visited[0], (30, 60))) < 3
+    assert any(np.hypot(*np.subtract(place, (60, 20))) < 8 for place in visited[1:9])
+    assert len(set(visited)) == len(visited) < 99
+
+
+def test_what_was_looked_at_is_in_one_plane():
+    mask = around([(1, 2, 3)], (3, 40, 40), window_px=10)
+    assert (mask.sum(), mask[1, :7, :8].sum()) == (7 * 8, 7 * 8)
 
 
 def test_an_edge_of_one_object_is_less_doubtful_than_a_doubtful_area():

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_unet.errors import WorkerError
+from napari_unet.worker.protocol import Progress
 
 CARD: dict[str, Any] = {
     "name": "nuclei",
@@ -30,6 +32,7 @@ class FakeJob(QObject):
         super().__init__()
         self.engine, self.name, self.arrays, self.parameters = engine, name, arrays, parameters
         self.stopped = False
+        self.looks: list[Any] = []
 
     def answer(self, **result: Any) -> None:
         self._end(self.done, result)
@@ -42,6 +45,17 @@ class FakeJob(QObject):
 
     def stop(self) -> None:
         self.stopped = True
+
+    def look(self, region: Any) -> None:
+        self.looks.append(region)
+
+    def show(self, labels: np.ndarray, region: Any, path: Any) -> None:
+        """Tell that a part of the labels can be looked at, as the worker does."""
+        np.save(path, labels.astype(np.int32))
+        largest = int(labels[tuple(slice(*span) for span in region)].max(initial=0))
+        self.progressed.emit(
+            Progress(1, "labels", region=region, labels=str(path), largest=largest)
+        )
 
     def _end(self, signal: Any, *values: Any) -> None:
         self.engine.running = None
@@ -97,3 +111,24 @@ def loaded(path: str = "/models/nuclei.safetensors", **card: Any) -> dict[str, A
 def segmented(labels: np.ndarray, **more: Any) -> dict[str, Any]:
     """Return what the worker answers to "segment"."""
     return {"labels": labels.astype(np.int32), "token": "t1", "seconds": 0.5, "notes": [], **more}
+
+
+def squares(*corners: tuple[int, int], shape: tuple[int, int] = (64, 80)) -> np.ndarray:
+    """Draw 10 px squares, numbered from 1."""
+    labels = np.zeros(shape, np.int32)
+    for number, (y, x) in enumerate(corners, start=1):
+        labels[y : y + 10, x : x + 10] = number
+    return labels
+
+
+def find(dock, name: str) -> QWidget:
+    """Find a control as a script would."""
+    found = dock.findChild(QWidget, name)
+    assert found is not None, f"no control is named {name}"
+    return found
+
+
+def run_segment(dock, labels: np.ndarray, **more) -> None:
+    """Press Segment and answer."""
+    dock.segment_panel.run()
+    dock.engine.last.answer(**segmented(labels, **more))

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QDockWidget, QWidget
 from napari_unet.files.images import read_image
 from napari_unet.widget import contributions
 from napari_unet.widget.contributions import OneDock, find_dock, open_dock, show_dock
+from tests.widget.fake_engine import loaded, run_segment, squares
 
 PLUGIN = "napari-unet-interactive"
 
@@ -100,6 +101,21 @@ def test_two_viewers_have_a_dock_each(viewer, make_napari_viewer):
 
 def test_the_widget_of_the_manifest_asks_for_the_viewer_by_name(viewer):
     assert isinstance(OneDock(viewer), FakeDock)
+
+
+def test_opened_from_a_menu_the_dock_knows_layers_as_the_viewer_does(make_dock):
+    viewer = make_dock().session.viewer
+    viewer.window.remove_dock_widget(find_dock(viewer))
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, "U-Net")
+    dock.engine.last.answer(**loaded())
+    run_segment(dock, squares((5, 5)))
+    layer = viewer.layers["cells labels"]
+    assert dock.session.labels is layer
+    viewer.layers.selection.active = viewer.layers["cells"]
+    viewer.layers.selection.active = layer
+    assert len(dock.session.annotations()) == 1
+    assert dock.session.annotation(layer).subject is not None
+    dock.close_session()
 
 
 def test_a_dropped_weights_file_reaches_the_dock_and_makes_no_layer(viewer, tmp_path: Path):

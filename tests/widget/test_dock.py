@@ -4,54 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel
 
-from tests.widget.fake_engine import FakeEngine, loaded, segmented
+from tests.widget.fake_engine import find, loaded, run_segment, segmented, squares
 
 OBJECT_NAMES = """model open_model image segment cancel progress status threshold min_size labels
 next_uncertain region retrain stop rollback save_model export_format export""".split()
-
-
-def squares(*corners: tuple[int, int], shape: tuple[int, int] = (64, 80)) -> np.ndarray:
-    """Draw 10 px squares, numbered from 1."""
-    labels = np.zeros(shape, np.int32)
-    for number, (y, x) in enumerate(corners, start=1):
-        labels[y : y + 10, x : x + 10] = number
-    return labels
-
-
-@pytest.fixture
-def dock(make_napari_viewer, monkeypatch, qtbot):
-    """A dock in a viewer that shows one image, with a model loaded."""
-    from napari_unet.widget import dock as module
-
-    monkeypatch.setattr(module, "Engine", FakeEngine)
-    for name, value in {"retrain.seconds": 60, "dock.export_format": "OME-TIFF"}.items():
-        module.Preferences().set(name, value)  # kept from an earlier test, or an earlier run
-    viewer = make_napari_viewer()
-    viewer.add_image(
-        np.zeros((64, 80), np.uint16), name="cells", scale=(0.5, 0.5), units=("um", "um")
-    )
-    made = module.UnetDock(viewer)
-    viewer.window.add_dock_widget(made, name="U-Net")
-    if not made.engine.jobs:  # no model is bundled in this checkout
-        made.load_model_file("nuclei")
-    made.engine.last.answer(**loaded())
-    yield made
-    made.close_session()
-
-
-def find(dock, name: str) -> QWidget:
-    """Find a control as a script would."""
-    found = dock.findChild(QWidget, name)
-    assert found is not None, f"no control is named {name}"
-    return found
-
-
-def run_segment(dock, labels: np.ndarray, **more) -> None:
-    """Press Segment and answer."""
-    dock.segment_panel.run()
-    dock.engine.last.answer(**segmented(labels, **more))
 
 
 def test_every_promised_control_is_there_and_explains_itself(dock) -> None:
@@ -211,10 +169,44 @@ def test_a_better_model_is_taken_and_the_old_one_is_a_click_away(trained, qtbot)
 def test_a_model_that_is_not_better_is_not_taken_unless_asked_for(trained, qtbot) -> None:
     finish_training(trained, qtbot, "not better")
     assert trained.session.model.card.name == "nuclei"
-    assert "not better" in find(trained, "status").text()
+    assert "not better" in trained.retrain_panel.result.value
+    assert "nuclei stays in use" in find(trained, "status").text()
     trained.retrain_panel.use_candidate.changed.emit(True)
     trained.engine.last.answer(path="/models/nuclei 2.safetensors")
     assert trained.session.model.card.name == "nuclei 2"
+
+
+@pytest.mark.parametrize("outcome", ["better", "not better"])
+def test_the_verdict_is_said_once_and_where_the_person_looks(trained, qtbot, outcome) -> None:
+    finish_training(trained, qtbot, outcome)
+    verdict = f"The verdict is: {outcome}."
+    texts = [label.text() for label in trained.findChildren(QLabel)]
+    assert sum(verdict in text for text in texts) == 1
+    assert "in use" in find(trained, "status").text()
+
+
+def test_deleting_the_regions_disables_retrain_at_once(dock) -> None:
+    run_segment(dock, squares((5, 5)))
+    annotation = dock.session.annotation(dock.session.labels)
+    annotation.regions.add_box((), 0, 0, 32, 32)
+    assert find(dock, "retrain").isEnabled()
+    dock.session.viewer.layers.remove(annotation.regions.layer)
+    assert not find(dock, "retrain").isEnabled()
+    assert "0 regions" in dock.correct_panel.summary.value
+
+
+def test_a_line_drawn_as_region_enables_nothing_and_is_explained(dock) -> None:
+    run_segment(dock, squares((5, 5)))
+    layer = dock.session.annotation(dock.session.labels).regions.draw()
+    layer.add_lines(np.array([[2.0, 2.0], [30.0, 30.0]]))
+    assert not find(dock, "retrain").isEnabled()
+    assert "line" in find(dock, "status").text()
+
+
+def test_export_names_the_labels_as_they_are_called_now(dock, qtbot) -> None:
+    run_segment(dock, squares((5, 5)))
+    dock.session.labels.name = "renamed"
+    qtbot.waitUntil(lambda: dock.export_panel.what.value.startswith("renamed"), timeout=500)
 
 
 def test_stop_asks_the_job_to_end_early(trained) -> None:
@@ -269,6 +261,21 @@ def test_only_the_plane_shown_is_labelled_in_a_stack_in_step_with_the_slider(doc
     run_segment(dock, squares((30, 30)))
     np.testing.assert_array_equal(layer.data[3], squares((5, 5)))
     np.testing.assert_array_equal(layer.data[1], squares((30, 30)))
+
+
+def test_no_plane_is_labelled_that_the_viewer_does_not_show(dock, qtbot) -> None:
+    panel, viewer = dock.segment_panel, dock.session.viewer
+    stack = viewer.add_image(np.zeros((5, 64, 80), np.uint8), name="stack")
+    qtbot.waitUntil(lambda: panel.image.value is stack)
+    panel.planes.value = panel.planes.choices[1]
+    viewer.dims.roll()
+    jobs = len(dock.engine.jobs)
+    panel.run()
+    assert len(dock.engine.jobs) == jobs
+    assert "y and x" in find(dock, "status").text()
+    panel.planes.value = panel.planes.choices[0]
+    panel.run()
+    assert len(dock.engine.jobs) == jobs + 1, "all planes do not depend on the view"
 
 
 def test_taking_the_dock_out_of_the_window_ends_the_engine(dock) -> None:
@@ -349,6 +356,21 @@ def test_the_channel_a_person_picked_stays_when_layers_come_and_go(dock, qtbot) 
     qtbot.waitUntil(lambda: row.findText("other") < 0)
     run_segment(dock, squares((5, 5)))
     assert dock.engine.last.parameters["settings"]["channels"] == [1]
+
+
+def test_the_axes_a_person_chose_stay_with_the_image(dock, qtbot) -> None:
+    panel, viewer = dock.segment_panel, dock.session.viewer
+    stack = viewer.add_image(np.zeros((5, 64, 80)), name="stack")
+    qtbot.waitUntil(lambda: panel.image.value is stack)
+    assert panel.axes.value == "ZYX"
+    panel.axes.value = "CYX"
+    other = viewer.add_image(np.zeros((6, 64, 80)), name="other")
+    qtbot.waitUntil(lambda: panel.image.value is other)
+    assert panel.axes.value == "ZYX", "the choice was about another image"
+    viewer.layers.selection.active = stack
+    assert panel.axes.value == "CYX"
+    assert panel.subject().axes == "CYX"
+    assert len(panel.subject().sources) == 1
 
 
 def test_with_regions_but_no_edits_the_threshold_still_works_around_them(dock, qtbot) -> None:

@@ -77,6 +77,9 @@ def test_edits_are_counted_in_the_plane_they_were_made_in() -> None:
 def test_other_data_put_into_the_layer_is_all_a_correction() -> None:
     layer = layer_with_two_objects()
     edits = Edits(layer)
+    layer.data = np.roll(layer.data, 3)
+    assert edits.any()
+    assert edits.touched_planes() == set(), "nobody vouched for what a script put there"
     layer.data = np.zeros((10, 10), np.int32)
     assert edits.any()
 
@@ -91,3 +94,16 @@ def test_a_new_start_takes_the_present_labels_as_uncorrected() -> None:
     edits.close()
     layer.paint((20, 50), 4)
     assert not edits.touched.any()
+
+
+def test_strokes_of_an_earlier_time_go_on_and_changes_since_are_found() -> None:
+    layer = Labels(np.zeros((4, 30, 30), np.int32))
+    first = Edits(layer)
+    layer.paint((2, 10, 10), 1)
+    first.close()
+    layer.paint((3, 20, 20), 2)
+    again = Edits(layer, first.base)
+    again.resume(first.touched)
+    assert again.count == 2
+    assert again.touched_planes() == {(2,)}
+    assert again.changed((3,)).any()

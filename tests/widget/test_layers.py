@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from napari.layers._source import layer_source
 
 from napari_unet.widget.layers import (
     from_layer_shape,
     guess_layer_axes,
+    note_axes,
     pixel_size,
     place_labels,
     possible_axes,
@@ -31,10 +34,43 @@ def labels_on(image: Image, axes: str) -> Labels:
 def test_axes_are_read_from_labels_shape_and_rgb() -> None:
     assert guess_layer_axes(Image(np.zeros((8, 9)))) == "YX"
     assert guess_layer_axes(Image(np.zeros((8, 9, 3), np.uint8), rgb=True)) == "YXC"
-    assert guess_layer_axes(Image(np.zeros((2, 8, 9)))) == "CYX"
+    assert guess_layer_axes(Image(np.zeros((5, 2, 8, 9)))) == "ZCYX"
     assert guess_layer_axes(Image(np.zeros((12, 8, 9)))) == "ZYX"
     named = Image(np.zeros((12, 8, 9)), axis_labels=("time", "y", "x"))
     assert guess_layer_axes(named) == "TYX"
+
+
+def test_a_few_planes_are_planes_unless_something_says_they_are_channels() -> None:
+    image = Image(np.zeros((3, 8, 9)))
+    assert guess_layer_axes(image) == "ZYX", "as napari shows them: a slider"
+    named = Image(np.zeros((3, 8, 9)), axis_labels=("channel", "y", "x"))
+    assert guess_layer_axes(named) == "CYX"
+    note_axes(image, "TYX")
+    assert guess_layer_axes(image) == "TYX"
+    image.metadata["other"] = 1
+    note_axes(image, "CYX")
+    assert guess_layer_axes(image) == "CYX"
+    assert image.metadata["other"] == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "axes"),
+    [
+        ({"imagej": True, "metadata": {"axes": "CYX"}}, "CYX"),
+        ({"imagej": True, "metadata": {"axes": "TYX"}}, "TYX"),
+        ({"ome": True, "metadata": {"axes": "CYX"}}, "CYX"),
+        ({"photometric": "minisblack", "metadata": None}, "ZYX"),
+    ],
+)
+def test_what_the_file_says_about_its_axes_counts(tmp_path, how, axes) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint8), **how)
+    with layer_source(path=str(path)):  # as napari marks what it opens
+        image = Image(tifffile.imread(path))
+    assert image.data.shape == (3, 40, 50)
+    assert guess_layer_axes(image) == axes
+    path.write_bytes(b"overwritten meanwhile")
+    assert guess_layer_axes(image) == "ZYX"
 
 
 @pytest.mark.parametrize(("ndim", "first"), [(2, "YX"), (3, "ZYX"), (4, "TZYX"), (5, "TZCYX")])

@@ -64,8 +64,62 @@ def test_a_region_outside_of_the_stack_counts_for_nothing(stack) -> None:
     _, regions = stack
     regions.add_box((7,), 0, 0, 4, 4)
     regions.add_box((0,), -50, -50, -10, -10)
-    assert regions.planes() == {(0,)}
+    regions.add_box((0,), 5, 5, 5, 30)
+    assert regions.planes() == set()
+    assert regions.count == 0
     assert not regions.mask((0,)).any()
+    regions.add_box((0,), -50, -50, 3, 3)
+    assert (regions.count, regions.mask((0,)).sum()) == (1, 9)
+
+
+def test_lines_and_paths_are_no_areas_and_the_person_is_told_once(stack) -> None:
+    _, regions = stack
+    said: list[str] = []
+    regions.refused.connect(said.append)
+    layer = regions.draw()
+    line = np.array([[0, 2, 2], [0, 30, 30]], float)
+    path = np.array([[1, 2, 2], [1, 30, 30], [1, 2, 40]], float)
+    layer.add_lines(line)
+    layer.add_paths(path)
+    layer.add_lines(line + 1)
+    assert (regions.count, regions.planes()) == (0, set())
+    assert not regions.mask((0,)).any()
+    assert not regions.mask((1,)).any()
+    assert len(said) == 1
+    assert "line" in said[0]
+    regions.add_box((0,), 5, 7, 20, 30)
+    assert (regions.count, regions.mask((0,)).sum()) == (1, 15 * 23)
+    assert len(said) == 1
+
+
+def test_a_shape_across_planes_is_no_area_and_the_person_is_told(stack) -> None:
+    _, regions = stack
+    said: list[str] = []
+    regions.refused.connect(said.append)
+    upright = np.array([[0, 5, 5], [0, 5, 30], [2, 5, 30], [2, 5, 5]], float)
+    regions.draw().add_rectangles(upright)  # as drawn with z and x in view
+    assert (regions.count, regions.planes()) == (0, set())
+    assert "planes" in said[0]
+
+
+def test_the_same_area_marked_again_counts_once(stack) -> None:
+    _, regions = stack
+    assert regions.check_plane((2,))
+    assert not regions.check_plane((2,)), "it is checked already"
+    assert len(regions.layer.data) == 1
+    regions.add_box((2,), -3, -3, 99, 99)
+    assert regions.count == 1
+    regions.add_box((1,), 0, 0, 40, 50)
+    assert regions.count == 2
+
+
+def test_deleting_the_layer_is_told_at_once(stack) -> None:
+    viewer, regions = stack
+    regions.check_plane((2,))
+    counts: list[int] = []
+    regions.changed.connect(lambda: counts.append(regions.count))
+    viewer.layers.remove(regions.layer)
+    assert counts == [0]
 
 
 def test_a_newer_labelling_takes_the_regions_over(stack) -> None:

@@ -87,7 +87,7 @@ def test_notes_are_passed_on_and_kept(call, model_path, blobs, run_to_end):
         jobs.segment(call(image=blobs.image), model=model_path, axes="YX", settings=chosen)
     )
     texts = [event.text for event in progress if isinstance(event, Note)]
-    assert len(texts) == 1
+    assert any("approximate" in text for text in texts)
     assert values["notes"] == texts
 
 

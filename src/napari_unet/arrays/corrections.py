@@ -1,7 +1,7 @@
-"""What a person changed in labels, what of it counts as truth, and edits of whole objects.
+"""What a person changed in labels, and what of it counts as truth.
 
-Nothing here changes an array it was given: an edit returns new labels, so that whoever shows
-them can undo it. All of it works for a plane (Y, X) and for stacks of planes (..., Y, X).
+Nothing here changes an array it was given. All of it works for a plane (Y, X) and for stacks of
+planes (..., Y, X).
 
 What is true is known only where somebody vouched for it. Objects do not care about that line::
 
@@ -23,13 +23,10 @@ import numpy as np
 from napari_unet.errors import LabelsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from numpy.typing import NDArray
 
     Labels = NDArray[np.integer[Any]]
     Mask = NDArray[np.bool_]
-    Box = tuple[int | tuple[int, ...], float, float, float, float]
 
 # A convex object cut by a box has at most half of its outline on the cut; one that was painted
 # by itself has all of it on the edge of what is vouched for.
@@ -83,9 +80,12 @@ def renamed_as(base: Labels, now: Labels) -> Labels:
         If the shapes differ.
     """
     differs = changed(base, now)
+    if not differs.any():
+        return base
     was, became = np.asarray(base)[differs], np.asarray(now)[differs]
     # What lost or kept a pixel under its number is not the same object under another one.
-    kept = np.unique(np.asarray(base)[~differs])
+    in_question = np.union1d(was, became)
+    kept = np.unique(np.asarray(base)[~differs & np.isin(base, in_question)])
     areas = _areas(was), _areas(became)
     step = int(became.max(initial=0)) + 1
     pairs = _areas(was.astype(np.int64) * step + became)
@@ -129,48 +129,6 @@ def count_changes(base: Labels, now: Labels) -> int:
     differs = changed(base, now)
     ids = np.union1d(np.asarray(base)[differs], np.asarray(now)[differs])
     return int(np.count_nonzero(ids))
-
-
-def vouched(shape: tuple[int, ...], boxes: Iterable[Box] = (), touched: Mask | None = None) -> Mask:
-    """Put together what the person vouched for.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the labels (..., Y, X).
-    boxes : iterable of (plane, y0, x0, y1, x1)
-        Checked boxes: pixels y0 <= y < y1 and x0 <= x < x1 of the plane, an index of the axes
-        before Y (an int, or a tuple of one int per axis; () for a single plane). What lies
-        beyond the image is cut off.
-    touched : ndarray of bool, same shape as the labels, optional
-        Painted pixels that count as well.
-
-    Returns
-    -------
-    ndarray of bool, shape ``shape``
-        True where the labels are the truth; what is 0 there is background.
-
-    Raises
-    ------
-    LabelsError
-        If a box lies in a plane that does not exist, or ``touched`` has another shape.
-    """
-    mask = np.zeros(shape, bool)
-    for plane, y0, x0, y1, x1 in boxes:
-        index: tuple[int, ...] = plane if isinstance(plane, tuple) else (plane,)
-        lead = shape[: len(shape) - 2]
-        if len(index) != len(lead) or any(not 0 <= i < n for i, n in zip(index, lead, strict=True)):
-            raise LabelsError(
-                f"A checked box lies in plane {index}, but the labels have planes {lead}. "
-                "Delete the box and draw it again."
-            )
-        rows, columns = (slice(max(0, round(a)), max(0, round(b))) for a, b in ((y0, y1), (x0, x1)))
-        where: tuple[int | slice, ...] = (*index, rows, columns)
-        mask[where] = True
-    if touched is not None:
-        _refuse_other_shape(touched, shape, "labels")
-        mask |= touched
-    return mask
 
 
 def keep_vouched(new: Labels, old: Labels, mask: Mask) -> Labels:
@@ -278,103 +236,6 @@ def separate_parts(labels: Labels) -> NDArray[np.int32]:
     return renumber(kept).astype(np.int32)
 
 
-def merge_objects(labels: Labels, ids: Sequence[int]) -> Labels:
-    """Make one object of several.
-
-    Parameters
-    ----------
-    labels : ndarray of int
-        Instance labels.
-    ids : sequence of int
-        Two or more objects; the first gives its number.
-
-    Returns
-    -------
-    ndarray of int
-        New labels.
-
-    Raises
-    ------
-    LabelsError
-        If an object is not there, or fewer than two are named.
-    """
-    if len(set(ids)) < 2:
-        raise LabelsError(f"Got {len(set(ids))} object to merge. Choose two or more.")
-    _refuse_missing(labels, ids)
-    return np.where(np.isin(labels, ids), labels.dtype.type(ids[0]), labels)
-
-
-def delete_objects(labels: Labels, ids: Sequence[int]) -> Labels:
-    """Turn objects into background.
-
-    Parameters
-    ----------
-    labels : ndarray of int
-        Instance labels.
-    ids : sequence of int
-        The objects to delete.
-
-    Returns
-    -------
-    ndarray of int
-        New labels.
-
-    Raises
-    ------
-    LabelsError
-        If an object is not there.
-    """
-    _refuse_missing(labels, ids)
-    return np.where(np.isin(labels, ids), labels.dtype.type(0), labels)
-
-
-def split_object(labels: Labels, number: int, points: Sequence[tuple[int, ...]]) -> Labels:
-    """Cut an object into as many parts as points were set in it.
-
-    The cut runs where the object is narrow: a watershed on the distance to its edge, which
-    starts at the points.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (..., Y, X)
-        Instance labels.
-    number : int
-        The object.
-    points : sequence of tuple of int
-        Two or more pixels of the object, as indices into ``labels``.
-
-    Returns
-    -------
-    ndarray of int, dtype of ``labels`` or wider
-        New labels; the part of the first point keeps the number, the others get free ones.
-
-    Raises
-    ------
-    LabelsError
-        If the object is not there, or there are fewer than two different points in it.
-    """
-    from scipy import ndimage
-    from skimage.segmentation import watershed
-
-    _refuse_missing(labels, [number])
-    mine = labels == number
-    seeds = sorted(set(points), key=list(points).index)
-    if len(seeds) < 2 or not all(mine[point] for point in seeds):
-        raise LabelsError(
-            f"Object {number} cannot be split at {len(seeds)} points {seeds}. Set two or more "
-            "points inside of it, one for each part."
-        )
-    markers = np.zeros(labels.shape, np.int32)
-    for part, point in enumerate(seeds, start=1):
-        markers[point] = part
-    parts = watershed(-ndimage.distance_transform_edt(mine), markers, mask=mine)
-    first_free = int(labels.max()) + 1
-    result = labels.astype(_wide_enough(labels.dtype, first_free + len(seeds)))
-    for part in range(2, len(seeds) + 1):
-        result[parts == part] = first_free + part - 2
-    return result
-
-
 def renumber(labels: Labels) -> Labels:
     """Give the objects the numbers 1..n without a gap, in the order they have.
 
@@ -452,17 +313,6 @@ def _wide_enough(dtype: np.dtype[Any], largest: int) -> np.dtype[Any]:
         if largest <= np.iinfo(kind).max:
             return kind
     return np.dtype(np.int64)
-
-
-def _refuse_missing(labels: Labels, ids: Sequence[int]) -> None:
-    """Raise if an object is not in the labels."""
-    present = set(np.unique(labels).tolist()) - {0}
-    missing = [number for number in ids if number not in present]
-    if missing:
-        raise LabelsError(
-            f"Object {missing[0]} is not in the labels. Choose one of the "
-            f"{len(present)} objects that are there."
-        )
 
 
 def _refuse_other_shape(array: NDArray[Any], shape: tuple[int, ...], what: str) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from napari_unet.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 WINDOW_PX = 96
@@ -76,6 +78,33 @@ def most_uncertain(
         if found is not None and found[0] > best:
             best, place = found[0], (*index, *found[1])
     return place
+
+
+def around(
+    places: Iterable[tuple[int, ...]], shape: tuple[int, ...], window_px: int = WINDOW_PX
+) -> NDArray[np.bool_]:
+    """Mark the squares around places that were looked at, so that the next search passes them by.
+
+    Parameters
+    ----------
+    places : iterable of tuple of int
+        Indices (..., y, x).
+    shape : tuple of int
+        Shape (..., Y, X) of what they lie in.
+    window_px : int
+        Side of the squares, in pixels.
+
+    Returns
+    -------
+    ndarray of bool, shape ``shape``
+        True around each place, in its plane.
+    """
+    mask = np.zeros(shape, bool)
+    half = max(1, window_px // 2)
+    for place in places:
+        square = tuple(slice(max(0, at - half), at + half) for at in place[-2:])
+        mask[place[:-2]][square] = True
+    return mask
 
 
 def _worst_of_plane(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TypeVar
 
-from napari_unet.errors import Cancelled
+from napari_unet.errors import Cancelled, SettingError, described
 
 R = TypeVar("R")
 
@@ -44,6 +44,18 @@ class StepDone(Progress):
     seconds_left: float
     loss: float
     held_out: float | None = None
+
+
+@dataclass(frozen=True)
+class LabelsDone(Progress):
+    """The labels of a part of the image can be looked at, while the rest is being computed.
+
+    ``region`` has a start and a stop for each axis of the labels; ``largest`` is the largest
+    label in it.
+    """
+
+    region: tuple[tuple[int, int], ...]
+    largest: int
 
 
 @dataclass(frozen=True)
@@ -80,9 +92,16 @@ def drive(
 
     Raises
     ------
+    SettingError
+        If ``progress`` or ``cancel`` cannot be called.
     Cancelled
         If ``cancel`` became true.
     """
+    for name, given in (("progress", progress), ("cancel", cancel)):
+        if given is not None and not callable(given) and not isinstance(given, Event):
+            raise SettingError(
+                f"{name} is something to call, {described(given)} was given. Give a function."
+            )
     is_cancelled = cancel.is_set if isinstance(cancel, Event) else cancel
     while True:
         try:

@@ -15,6 +15,7 @@ from napari_unet.arrays.corrections import keep_vouched
 from napari_unet.widget.edits import Edits
 from napari_unet.widget.layers import METADATA_KEY, labels_layer_axes
 from napari_unet.widget.regions import Regions
+from napari_unet.widget.remains import find, leave, subject_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -36,19 +37,21 @@ class Annotation(QObject):
     subject : Subject or None
         The image the labels belong to, if known.
     base : ndarray of int, optional
-        The uncorrected labels; by default the layer's present ones.
+        The uncorrected labels; by default those an earlier dock left with the layer, with what
+        was done in it, or else the layer's present ones.
 
     Attributes
     ----------
     strokes_count : bool
         Whether painted pixels are vouched for even outside of checked regions.
-    token : str or None
-        Names the kept probability the labels came from, as long as the worker has it.
     token_plane : dict of str to int
-        The plane that probability belongs to, by slider axis; empty for the whole image.
+        The plane the kept probability belongs to, by slider axis; empty for the whole image.
+    visited : list of tuple of int
+        Doubtful spots the person was led to, as indices of the kept probability.
     """
 
     changed = Signal()
+    told = Signal(str)
 
     def __init__(
         self,
@@ -59,20 +62,40 @@ class Annotation(QObject):
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
+        earlier = find(labels) if base is None else None
         self.labels = labels
-        self.subject = subject
-        self.token: str | None = None
+        self.subject = subject_of(earlier) if subject is None and earlier else subject
+        self._token: str | None = None
+        self.visited: list[tuple[int, ...]] = []
         self.token_plane: dict[str, int] = {}
-        self.strokes_count = True
-        self.edits = Edits(labels, base, self)
-        self.regions = Regions(viewer, labels, self)
+        self.strokes_count = earlier.strokes_count if earlier else True
+        self.edits = Edits(labels, earlier.base if earlier else base, self)
+        regions = earlier.regions() if earlier and earlier.regions else None
+        self.regions = Regions(viewer, labels, self, layer=regions)
+        if earlier:
+            self.edits.resume(earlier.touched)
         self.edits.count_changed.connect(lambda _: self.changed.emit())
         self.regions.changed.connect(self.changed)
+        self.regions.refused.connect(self.told)
 
     @property
     def labels_axes(self) -> str:
         """The axes of the labels layer, e.g. ``"ZYX"``."""
         return labels_layer_axes(self.labels)
+
+    @property
+    def token(self) -> str | None:
+        """Names the kept probability the labels came from; None if there is none.
+
+        With another one the doubtful spots that were visited are forgotten.
+        """
+        return self._token
+
+    @token.setter
+    def token(self, token: str | None) -> None:
+        """Take the name of another probability."""
+        self._token = token
+        self.visited = []
 
     @property
     def is_unedited(self) -> bool:
@@ -157,7 +180,8 @@ class Annotation(QObject):
         self.labels.refresh()
 
     def close(self) -> None:
-        """Stop following the layers."""
+        """Stop following the layers; the next annotation of this one goes on from here."""
+        leave(self)
         self.edits.close()
         self.regions.close()
 

@@ -93,6 +93,9 @@ class OneDock(QWidget):
         """Return the new dock, or the empty widget."""
         from napari_unet.widget.dock import UnetDock
 
+        # napari hands plugins a proxy, whose layers are proxies, too: other objects than those its
+        # events tell of. Only public attributes are used, so the viewer itself will do.
+        napari_viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         dock = find_dock(napari_viewer)
         if dock is None:
             return UnetDock(napari_viewer)

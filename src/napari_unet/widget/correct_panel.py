@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from magicgui.widgets import CheckBox, Container, PushButton
 
+from napari_unet.errors import LabelsError
 from napari_unet.widget.annotation import Annotation
+from napari_unet.widget.doubt import DoubtTour
 from napari_unet.widget.fields import (
     choice,
     column,
@@ -17,17 +18,27 @@ from napari_unet.widget.fields import (
     show_problem,
     text_line,
 )
-from napari_unet.widget.layers import shown_index
+from napari_unet.widget.layers import plane_problem, shown_index
+from napari_unet.widget.object_tools import (
+    CUT_KEY,
+    DELETE_KEY,
+    MERGE_KEY,
+    ObjectTools,
+    next_number,
+)
+from napari_unet.widget.remains import find
 from napari_unet.widget.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.layers import Labels
 
 NEXT_KEY = "Shift-N"
-JUMP_WIDTH_PX = 256
-"""How much of the image is shown around a doubtful spot, in image pixels ..."""
-SCREEN_PX = 700
-"""... on about this many pixels of the screen."""
+OBJECT_KEYS = (
+    f"With the mouse over an object: {DELETE_KEY} deletes it, {CUT_KEY} cuts it there, "
+    f"{MERGE_KEY} on each of two merges them."
+)
 
 
 class CorrectPanel:
@@ -52,7 +63,7 @@ class CorrectPanel:
         self.next_uncertain = named(
             PushButton(text="Next uncertain"),
             "next_uncertain",
-            f"Go to the spot where the network is least sure ({NEXT_KEY}).",
+            f"Go to the spot where the network is least sure; again for the next one ({NEXT_KEY}).",
         )
         self.region = named(
             PushButton(text="Mark region"),
@@ -69,20 +80,31 @@ class CorrectPanel:
             "strokes_count",
             "Learn from painted pixels even where they lie outside of a checked region.",
         )
+        self.object_keys = named(
+            text_line("object_keys", OBJECT_KEYS),
+            "object_keys",
+            "The keys work on the labels chosen above, in the plane you see; a cut goes the short "
+            "way through the object. Ctrl+Z takes back what a key did.",
+        )
         self.summary = text_line("corrections", "")
         self.problem = problem_line("labels")
         self.container: Container = column(
             self.labels,
             self.problem,
             row(self.new_object, self.next_uncertain),
+            self.object_keys,
             row(self.region, self.whole_plane),
             self.strokes_count,
             self.summary,
         )
+        self._tour = DoubtTour(session, self.container.native)
+        self._tools = ObjectTools(session)
         self._connect()
 
     def _connect(self) -> None:
         session = self._session
+        self._bind_keys()
+        session.closed.connect(self._free_keys)
         session.layers_changed.connect(self._on_layers)
         session.layer_chosen.connect(self._on_layer_chosen)
         self.labels.changed.connect(lambda layer: session.use_labels(layer))
@@ -93,6 +115,9 @@ class CorrectPanel:
         self.strokes_count.changed.connect(self._on_strokes_count)
         session.labels_changed.connect(self._show)
         session.busy_changed.connect(self._show)
+        for layer in self._layers():
+            if find(layer) is not None:  # of an earlier dock: Segment is to know of it, too
+                session.annotation(layer)
         self._on_layers()
 
     # -- actions ------------------------------------------------------------------------------
@@ -100,48 +125,39 @@ class CorrectPanel:
     def start_object(self) -> None:
         """Take the brush and a number no object has."""
         layer = self._session.labels
-        if layer is not None:
-            number = int(np.max(layer.data, initial=0)) + 1
-            if number > np.iinfo(layer.data.dtype).max:
-                self._session.tell(
-                    f"These labels are {layer.data.dtype} and have no number left. Convert the "
-                    "layer to int32 (right click > Convert data type).",
-                    warn=True,
-                )
-                return
-            layer.selected_label = number
-            self._session.viewer.layers.selection.active = layer
-            layer.mode = "paint"
+        if layer is None:
+            return
+        try:
+            layer.selected_label = next_number(layer)
+        except LabelsError as error:
+            self._session.tell(str(error), warn=True)
+            return
+        self._session.viewer.layers.selection.active = layer
+        layer.mode = "paint"
 
     def mark_region(self) -> None:
         """Let the person draw a checked region."""
-        annotation = self.annotation()
+        annotation = self._with_plane()
         if annotation is not None:
             annotation.regions.draw()
             self._session.tell("Draw a box around what you have checked.")
 
     def check_plane(self) -> None:
         """Mark the plane that is shown as checked."""
-        annotation = self.annotation()
+        annotation = self._with_plane()
         if annotation is not None:
             plane = shown_index(self._session.viewer, annotation.labels)
-            annotation.regions.check_plane(plane)
+            if not annotation.regions.check_plane(plane):
+                self._session.tell("This plane is checked already.")
             self._session.viewer.layers.selection.active = annotation.labels
 
     def go_to_uncertain(self) -> None:
-        """Ask for the most doubtful spot that is not vouched for, and go there."""
+        """Ask for the most doubtful spot that was not looked at yet, and go there."""
         annotation = self.annotation()
         if annotation is None or annotation.token is None:
             self._session.tell("Press Segment first: doubt is read from its probabilities.")
-            return
-        self._session.start(
-            "Looking for a doubtful spot",
-            "uncertain",
-            lambda result: self._on_uncertain(annotation, result),
-            quiet=True,
-            arrays={"vouched": _vouched_of_token(annotation)},
-            token=annotation.token,
-        )
+        elif not self._session.is_busy:
+            self._tour.go_on(annotation)
 
     def annotation(self) -> Annotation | None:
         """Return the corrections of the labels at hand."""
@@ -149,6 +165,30 @@ class CorrectPanel:
         return None if layer is None else self._session.annotation(layer)
 
     # -- private ------------------------------------------------------------------------------
+
+    def _keys(self) -> dict[str, Callable[[], None]]:
+        """List what the keys of the viewer do while the dock is open."""
+        return {
+            NEXT_KEY: self.go_to_uncertain,
+            DELETE_KEY: self._tools.delete,
+            MERGE_KEY: self._tools.merge,
+            CUT_KEY: self._tools.cut,
+        }
+
+    def _bind_keys(self) -> None:
+        for key, action in self._keys().items():
+            self._session.viewer.bind_key(key, lambda _, do=action: do(), overwrite=True)
+
+    def _free_keys(self) -> None:
+        for key in self._keys():
+            self._session.viewer.bind_key(key, None, overwrite=True)
+
+    def _with_plane(self) -> Annotation | None:
+        """Return the corrections at hand if the viewer shows a plane; else say why not."""
+        problem = plane_problem(self._session.viewer)
+        if problem is not None:
+            self._session.tell(problem)
+        return None if problem else self.annotation()
 
     def _layers(self) -> list[Labels]:
         from napari.layers import Labels
@@ -181,22 +221,6 @@ class CorrectPanel:
             annotation.strokes_count = value
             self._session.labels_changed.emit()
 
-    def _on_uncertain(self, annotation: Annotation, result: dict[str, Any]) -> None:
-        """Show the spot in the middle of the canvas, at a zoom at which one can paint."""
-        position = result["position"]
-        if position is None:
-            self._session.tell("Nothing is left to check: all of it is vouched for.")
-            return
-        layer, viewer = annotation.labels, self._session.viewer
-        index = _layer_index(annotation, position)
-        world = layer.data_to_world(index)
-        viewer.dims.set_point(range(viewer.dims.ndim - layer.ndim, viewer.dims.ndim), world)
-        camera = getattr(viewer, "scene", viewer).camera  # napari 0.9 moved it
-        camera.center = world[-2:]
-        camera.zoom = SCREEN_PX / (JUMP_WIDTH_PX * float(layer.scale[-1]))
-        viewer.layers.selection.active = layer
-        self._session.tell("Check this spot, then mark it as a region.")
-
     def _show(self, _: Any = None) -> None:
         """Bring all controls in step with the labels at hand."""
         layer, busy = self._session.labels, self._session.is_busy
@@ -226,28 +250,3 @@ def _labels_problem(layer: Labels | None) -> str | None:
     if layer.ndim < 2:
         return "These labels have no plane. Choose another layer."
     return None
-
-
-def _vouched_of_token(annotation: Annotation) -> np.ndarray:
-    """Return what is vouched for, over the area whose probability is kept."""
-    vouched = np.zeros(np.shape(annotation.labels.data), dtype=bool)
-    for plane in annotation.planes():
-        vouched[plane] = annotation.vouched(plane)
-    index = tuple(
-        annotation.token_plane.get(axis, 0 if axis == "C" else slice(None))
-        for axis in annotation.labels_axes
-    )
-    return vouched[index]
-
-
-def _layer_index(annotation: Annotation, position: list[int]) -> tuple[float, ...]:
-    """Turn a position in the kept probability into an index of the labels layer."""
-    rest = iter(position)
-    return tuple(
-        float(annotation.token_plane[axis])
-        if axis in annotation.token_plane
-        else 0.0
-        if axis == "C"
-        else float(next(rest))
-        for axis in annotation.labels_axes
-    )

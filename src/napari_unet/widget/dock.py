@@ -15,7 +15,8 @@ from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_unet.widget.correct_panel import NEXT_KEY, CorrectPanel
+from napari_unet.widget.collector import QuietCollector
+from napari_unet.widget.correct_panel import CorrectPanel
 from napari_unet.widget.engine import Engine
 from napari_unet.widget.export_panel import ExportPanel
 from napari_unet.widget.model_panel import ModelPanel
@@ -71,12 +72,12 @@ class UnetDock(QWidget):
             lambda text: self.session.tell(text, warn=not self.session.is_busy)
         )
         self.engine.status_changed.connect(self._on_engine)
-        napari_viewer.bind_key(
-            NEXT_KEY, lambda _: self.correct_panel.go_to_uncertain(), overwrite=True
-        )
         application = QApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.close_session)
+        self.collector = QuietCollector(self)
+        self.collector.hold()  # until the engine is ready
+        self.session.busy_changed.connect(self.collector.follow)
         self.engine.start()
         warm_up()
         self.model_panel.load_first(self.preferences.get("dock.model", ""))
@@ -91,6 +92,7 @@ class UnetDock(QWidget):
             self._is_closed = True
             self._remember()
             self.session.close()
+            self.collector.close()
 
     # -- Qt's events --------------------------------------------------------------------------
 
@@ -174,6 +176,7 @@ class UnetDock(QWidget):
 
     def _on_engine(self, status: str) -> None:
         if status == "ready" and not self.session.is_busy:
+            self.collector.release()
             self.session.tell(f"Ready on {self.engine.device}.")
 
 

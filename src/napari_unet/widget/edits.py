@@ -63,18 +63,29 @@ class Edits(QObject):
         """
         self.base = np.array(self.layer.data) if base is None else base
         self.touched = np.zeros(self.base.shape, dtype=bool)
-        self._planes: set[tuple[int, ...]] = set()
+        self._planes: set[tuple[int, ...]] = set()  # where something may differ from the base
+        self._touched_planes: set[tuple[int, ...]] = set()
         self._set_count(0)
+
+    def resume(self, touched: np.ndarray) -> None:
+        """Go on with strokes of an earlier time; what was changed since is looked for."""
+        self.touched = touched
+        lead = self.base.ndim - 2
+        marked = touched.any(axis=(-2, -1)).reshape(touched.shape[:lead])
+        self._touched_planes = {tuple(at) for at in np.argwhere(marked).tolist()}
+        self._on_data()
+        self._count()
 
     def adopt(self, older: Edits) -> None:
         """Take over what was painted in an older labelling of the same image."""
         self.touched |= older.touched
         self._planes |= older._planes
+        self._touched_planes |= older._touched_planes
         self._recount.start()
 
     def touched_planes(self) -> set[tuple[int, ...]]:
         """Return the planes (indices of the slider axes) where the person painted."""
-        return set(self._planes)
+        return set(self._touched_planes)
 
     def close(self) -> None:
         """Stop following the layer."""
@@ -119,6 +130,7 @@ class Edits(QObject):
         lead = self.base.ndim - 2
         if not lead:
             self._planes.add(())
+            self._touched_planes.add(())
             return
         marked = np.zeros(self.base.shape[:lead], dtype=bool)
         key = key if isinstance(key, tuple) else (key,)
@@ -126,7 +138,9 @@ class Edits(QObject):
             marked[tuple(key[:lead])] = True
         else:
             marked[tuple(part for part in key if part is not Ellipsis)[:lead]] = True
-        self._planes.update(tuple(int(i) for i in index) for index in np.argwhere(marked))
+        planes = {tuple(at) for at in np.argwhere(marked).tolist()}
+        self._planes |= planes
+        self._touched_planes |= planes
 
     def _count(self) -> None:
         if self.base.shape != np.shape(self.layer.data):

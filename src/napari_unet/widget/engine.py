@@ -81,6 +81,10 @@ class Job(QObject):
         """End the job early and keep what was reached so far."""
         self._engine.stop(self)
 
+    def look(self, region: protocol.Region) -> None:
+        """Let a region come first: one start and stop for each axis of the labels."""
+        self._engine.look(self, region)
+
 
 class Engine(QObject):
     """Runs jobs in a process of its own.
@@ -214,6 +218,12 @@ class Engine(QObject):
         process = self._belongings.process
         if job is self._job and process is not None and self._is_sent:
             process.say(protocol.Stop(job.number))
+
+    def look(self, job: Job, region: protocol.Region) -> None:
+        """Let a region come first; see :meth:`Job.look`."""
+        process = self._belongings.process
+        if job is self._job and process is not None and self._is_sent:
+            process.say(protocol.Look(job.number, region))
 
     def close(self, wait_ms: int = CLOSE_WAIT_MS) -> None:
         """End the process and whatever belongs to it; again and again does no harm.

@@ -69,6 +69,7 @@ class ExportPanel:
         self.export.changed.connect(self.ask_and_export)
         self.format.changed.connect(self._show)
         session.labels_changed.connect(self._show)
+        session.layers_changed.connect(self._show)
         self._show()
 
     def ask_and_export(self) -> None:

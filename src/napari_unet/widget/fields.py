@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, Container, Label
 from magicgui.widgets.bases import Widget
-from qtpy.QtWidgets import QLabel, QSizePolicy
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel, QScrollArea, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
     from napari_unet.settings import Settings
@@ -77,6 +78,19 @@ def show_problem(line: Label, text: str | None) -> bool:
     line.value = text or ""
     line.visible = bool(text)
     return bool(text)
+
+
+def scroll_to(control: Widget) -> None:
+    """Bring a control into view in the scroll area around it, once it is laid out."""
+    native: QWidget = control.native
+    area: QWidget | None = native
+    while area is not None and not isinstance(area, QScrollArea):
+        area = area.parentWidget()
+    if area is not None:
+        timer = QTimer(native, singleShot=True)
+        timer.timeout.connect(lambda: area.ensureWidgetVisible(native, 0, 0))
+        timer.timeout.connect(timer.deleteLater)
+        timer.start(0)
 
 
 def column(*rows: Widget, labels: bool = True) -> Container:

@@ -60,14 +60,29 @@ def possible_axes(layer: Image) -> list[str]:
 
 
 def guess_layer_axes(layer: Image) -> str:
-    """Name a layer's axes: by its axis labels if they say so, else by its shape."""
+    """Name a layer's axes by the best evidence there is.
+
+    That is, in this order: what the person chose, the axis labels, the file. Without any, a
+    third axis is planes, however short: napari shows it as a slider, and planes taken for
+    channels would go unlabelled, while channels taken for planes are all labelled.
+    """
     fitting = possible_axes(layer)
-    named = "".join(str(label)[:1].upper() for label in layer.axis_labels)
-    named += "C" if layer.rgb else ""
-    if named in fitting:
-        return named
+    noted = str(layer.metadata.get(METADATA_KEY, {}).get("axes", ""))
+    labelled = "".join(str(label)[:1].upper() for label in layer.axis_labels)
+    labelled += "C" if layer.rgb else ""
+    for known in (noted, labelled, _axes_of_file(layer)):
+        if known in fitting:
+            return known
+    if layer.ndim == 3:
+        return fitting[0]
     guessed = guess_axes(layer_array(layer).shape, rgb=bool(layer.rgb))
     return guessed if guessed in fitting else fitting[0]
+
+
+def note_axes(layer: Image, axes: str) -> None:
+    """Keep with a layer what the person chose as its axes."""
+    noted = {**layer.metadata.get(METADATA_KEY, {}), "axes": axes}
+    layer.metadata = {**layer.metadata, METADATA_KEY: noted}
 
 
 def place_labels(layer: Image, axes: str) -> Placement:
@@ -135,6 +150,19 @@ def shown_index(viewer: ViewerModel, layer: Layer) -> tuple[int, ...]:
     )
 
 
+def plane_problem(viewer: ViewerModel) -> str | None:
+    """Say why the viewer shows no plane along y and x, or None if it shows one."""
+    dims = viewer.dims
+    if dims.ndisplay != 2:
+        return "The viewer is in 3D. Go back to 2D (Ctrl+Y), so that there is one plane to check."
+    if set(dims.displayed) != {dims.ndim - 2, dims.ndim - 1}:
+        return (
+            "The viewer shows a cut along another axis. Roll the axes (Ctrl+E) until y and x are "
+            "in view, so that there is one plane to check."
+        )
+    return None
+
+
 def pixel_size(layer: Layer) -> tuple[tuple[float, ...], str]:
     """Return a layer's pixel size along its last axes (Z, Y, X or Y, X) and their unit.
 
@@ -153,6 +181,24 @@ def pixel_size(layer: Layer) -> tuple[tuple[float, ...], str]:
         except (TypeError, ValueError):  # the unit is not a length, e.g. "pixel"
             return tuple(float(s) for s in layer.scale[-count:]), "pixel"
     return tuple(sizes), "um"
+
+
+def _axes_of_file(layer: Image) -> str:
+    """Read the axes from a layer's TIFF file, if they stand in it; napari leaves them unread."""
+    path = str(layer.source.path or "")
+    if not path.lower().endswith((".tif", ".tiff")):
+        return ""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            if not (tif.is_ome or tif.is_imagej or tif.is_shaped):  # there are just pages
+                return ""
+            series = tif.series[0]
+            is_same = tuple(series.shape) == tuple(layer_array(layer).shape)
+            return str(series.axes).replace("S", "C") if is_same else ""
+    except (OSError, ValueError, tifffile.TiffFileError):  # napari could open it, by some means
+        return ""
 
 
 def _shear_matrix(layer: Layer) -> np.ndarray:

@@ -112,7 +112,7 @@ class ModelPanel:
     def _on_loaded(self, result: dict[str, Any]) -> None:
         card = Card.model_validate(result["card"])
         self._session.use_model(LoadedModel(card, Path(result["path"]), result))
-        self._session.tell(f"Ready: {card.name} on {result['device']}.")
+        self._session.tell(f"{card.name} is ready.")
 
     def _show_model(self) -> None:
         model = self._session.model

@@ -55,7 +55,7 @@ class WorkerProcess(QProcess):
         """The process has not ended yet."""
         return bool(self.state() != QProcess.ProcessState.NotRunning)
 
-    def say(self, message: protocol.Request | protocol.Cancel | protocol.Stop) -> None:
+    def say(self, message: protocol.Message) -> None:
         """Send a message; it is written as soon as the process reads."""
         self.write(protocol.encode(message))
 

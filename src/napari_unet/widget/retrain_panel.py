@@ -18,6 +18,7 @@ from napari_unet.widget.fields import (
     named,
     problem_line,
     row,
+    scroll_to,
     show_problem,
     text_line,
 )
@@ -186,11 +187,13 @@ class RetrainPanel:
         facts = {**(model.facts if model else {}), **result.get("facts", {})}
         self._candidate = LoadedModel(card, Path(result["model"]), facts)
         self.result.value = _table(result)
-        self._session.tell(result["verdict"])
+        scroll_to(self.result)
         if result["outcome"] == "better":
             self._take_candidate()
         else:
             self.use_candidate.visible = True
+            kept = f" {model.card.name} stays in use." if model else ""
+            self._session.tell(f"Retrained.{kept}")
 
     def _take_candidate(self) -> None:
         """Keep the retrained model in the person's folder and make it the one in use."""
@@ -209,6 +212,7 @@ class RetrainPanel:
         if self._session.model is not None:
             self._replaced[path] = self._session.model
         self._session.use_model(replace(candidate, path=path))
+        self._session.tell(f"{candidate.card.name} is in use.")
 
 
 def _table(result: dict[str, Any]) -> str:

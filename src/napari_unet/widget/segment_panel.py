@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSlider, PushButton, SpinBox
 from qtpy.QtCore import QTimer
 
-from napari_unet.settings import LARGEST_ZOOM, InstanceSettings, SegmentSettings
+from napari_unet.settings import LARGEST_ZOOM, InstanceSettings, Precision, SegmentSettings
 from napari_unet.widget.channels import ChannelSource, Subject, default_sources, list_sources
 from napari_unet.widget.fields import (
     choice,
@@ -18,15 +18,22 @@ from napari_unet.widget.fields import (
     shortened,
     show_problem,
 )
-from napari_unet.widget.layers import guess_layer_axes, possible_axes, shown_index
-from napari_unet.widget.segmenter import Segmenter
+from napari_unet.widget.layers import (
+    guess_layer_axes,
+    note_axes,
+    plane_problem,
+    possible_axes,
+    shown_index,
+)
+from napari_unet.widget.segmenter import RELABEL_JOB, Segmenter
 from napari_unet.widget.session import Session
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
 ALL_PLANES, SHOWN_PLANE = "all planes", "only the plane shown"
-RELABEL_MS = 200
+PRECISIONS = list(get_args(Precision))
+RELABEL_MS = 60
 AXIS_NAMES = {"T": "time", "Z": "z", "C": "channel", "Y": "y", "X": "x"}
 
 
@@ -81,6 +88,11 @@ class SegmentPanel:
         self.tile_px = SpinBox(label="Tile (px)", min=0, max=8192, step=16, value=0)
         named(self.tile_px, "tile_px", help_of(SegmentSettings, "tile_px"))
         self.tile_problem = problem_line("tile_px")
+        self.augment = CheckBox(text="Average over 8 turns of the image", label="")
+        named(self.augment, "augment", help_of(SegmentSettings, "augment"))
+        self.precision = choice(
+            "precision", "Precision", help_of(SegmentSettings, "precision"), PRECISIONS
+        )
         self.container: Container = column(
             self.image,
             self.image_problem,
@@ -96,7 +108,9 @@ class SegmentPanel:
             self.split,
             self.fill_holes,
         )
-        self.advanced: Container = column(self.tile_px, self.tile_problem)
+        self.advanced: Container = column(
+            self.tile_px, self.tile_problem, self.augment, self.precision
+        )
         self._relabel_timer = QTimer(
             self.container.native, singleShot=True, interval=RELABEL_MS, timeout=self.relabel
         )
@@ -107,7 +121,7 @@ class SegmentPanel:
         session.layers_changed.connect(self._on_layers)
         session.layer_chosen.connect(self._on_layer_chosen)
         self.image.changed.connect(self._on_image)
-        self.axes.changed.connect(self._update_channels)
+        self.axes.changed.connect(self._on_axes)
         self.segment.changed.connect(self.run)
         self.tile_px.changed.connect(self.validate)
         self.object_size.changed.connect(self.validate)
@@ -149,6 +163,8 @@ class SegmentPanel:
             invert=invert,
             object_size_px=self.object_size.value or None,
             tile_px=self.tile_px.value or None,
+            augment=self.augment.value,
+            precision=self.precision.value,
             device=self._session.device,
             instances=self.instance_settings(),
         )
@@ -169,14 +185,22 @@ class SegmentPanel:
         subject = self.subject()
         if subject is None or not self.validate():
             return
+        plane = self._shown_plane(subject)
+        problem = plane_problem(self._session.viewer) if plane else None
+        if problem is not None:
+            self._session.tell(problem)
+            return
         gathered = subject.gather()
         settings = self.settings(gathered.channels, invert=subject.invert)
-        self._segmenter.segment(subject, gathered, settings, self._shown_plane(subject))
+        self._segmenter.segment(subject, gathered, settings, plane)
 
     def relabel(self) -> None:
         """Find the objects again in the kept probability, with the settings as they are now."""
         self._relabel_timer.stop()
-        if self._session.is_busy:
+        running = self._session.job
+        if running is not None:
+            if running.name == RELABEL_JOB:  # with settings that are no longer wanted
+                running.cancel()
             self._relabel_timer.start()
         else:
             self._segmenter.relabel(self.instance_settings())
@@ -204,12 +228,19 @@ class SegmentPanel:
     def _on_image(self, _: Any = None) -> None:
         """Read the axes of a newly chosen image."""
         image = self.image.value
-        self.axes.reset_choices()
-        if image is not None:
-            self.axes.value = guess_layer_axes(image)
+        with self.axes.changed.blocked():
+            self.axes.reset_choices()
+            if image is not None:
+                self.axes.value = guess_layer_axes(image)
         self.axes.visible = len(self.axes.choices) > 1
         self._update_channels()
         self.validate()
+
+    def _on_axes(self, axes: str | None) -> None:
+        """Keep with the image what the person says its axes are."""
+        if self.image.value is not None and axes:
+            note_axes(self.image.value, axes)
+        self._update_channels()
 
     def _update_channels(self, _: Any = None, *, keep: bool = False) -> None:
         """Show a row for each network input, with what could feed it.

@@ -13,13 +13,19 @@ import numpy as np
 
 from napari_unet.widget.annotation import Annotation, labels_metadata
 from napari_unet.widget.layers import layer_array, place_labels, to_layer_shape
+from napari_unet.widget.live_labels import LAYER_DTYPE, LiveLabels
+from napari_unet.widget.view import ViewFollower, shown_region
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_unet.settings import InstanceSettings, SegmentSettings
     from napari_unet.widget.channels import Gathered, Subject
+    from napari_unet.widget.engine import Job
     from napari_unet.widget.session import Session
+    from napari_unet.worker.protocol import Region
+
+RELABEL_JOB = "label"
 
 
 class Segmenter:
@@ -58,15 +64,29 @@ class Segmenter:
         if model is None:
             return
         array, axes = _take(gathered.array, gathered.axes, plane)
-        self._session.start(
+        older = self._newest(subject)
+        is_new = older is None or not older.is_unedited
+        live = LiveLabels(
+            self._session,
+            lambda: self._new_layer(subject) if older is None or is_new else older,
+            plane,
+            is_new=is_new,
+        )
+        job = self._session.start(
             f"Segmenting {subject.image.name}",
             "segment",
-            lambda result: self._on_segmented(subject, plane, result),
+            lambda result: self._on_segmented(subject, live, older, plane, result),
             arrays={"image": array},
             model=str(model.path),
             axes=axes,
             settings=settings.model_dump(mode="json"),
+            view=self._view(subject, plane),
         )
+        self._watch(job, live)
+        if job is not None:
+            follower = ViewFollower(self._session.viewer, self._session)
+            follower.moved.connect(lambda: job.look(self._view(subject, plane)))
+            job.finished.connect(follower.close)
 
     def relabel(self, settings: InstanceSettings) -> None:
         """Find the objects again in the kept probability of the labels at hand."""
@@ -76,34 +96,54 @@ class Segmenter:
         if not annotation.is_unedited:
             self._session.tell("These labels hold your corrections. Press Segment for new ones.")
             return
-        self._session.start(
+        subject, plane = annotation.subject, annotation.token_plane
+        live = LiveLabels(self._session, lambda: annotation, plane, is_new=False)
+        job = self._session.start(
             "Finding the objects again",
-            "label",
-            lambda result: self._on_relabelled(annotation, result),
+            RELABEL_JOB,
+            lambda result: self._on_relabelled(live, result),
             quiet=True,
             token=annotation.token,
             settings=settings.model_dump(mode="json"),
+            view=None if subject is None else self._view(subject, plane),
         )
+        self._watch(job, live)
+
+    def _watch(self, job: Job | None, live: LiveLabels) -> None:
+        """Let a job show its labels as they come, and take them back if it does not end well."""
+        if job is not None:
+            job.progressed.connect(live.on_progress)
+            job.failed.connect(lambda *_: live.undo())
+            job.cancelled.connect(live.undo)
+
+    def _view(self, subject: Subject, plane: dict[str, int]) -> Region:
+        """Return what the person sees of an image, without the axes of a chosen plane."""
+        region = shown_region(self._session.viewer, subject.image, subject.axes)
+        axes = (axis for axis in subject.axes if axis != "C")
+        return tuple(span for axis, span in zip(axes, region, strict=True) if axis not in plane)
 
     def _current(self) -> Annotation | None:
         labels = self._session.labels
         return None if labels is None else self._session.annotation(labels)
 
     def _on_segmented(
-        self, subject: Subject, plane: dict[str, int], result: dict[str, Any]
+        self,
+        subject: Subject,
+        live: LiveLabels,
+        older: Annotation | None,
+        plane: dict[str, int],
+        result: dict[str, Any],
     ) -> None:
-        """Put new labels into a layer and make it the one at hand."""
-        if subject.image not in self._session.viewer.layers:
+        """Finish the labels and make them those at hand."""
+        if subject.image not in self._session.viewer.layers or not live.is_open:
+            live.undo()
             self._session.tell("The image was closed while it was being labelled.")
             return
-        older = self._newest(subject)
-        if older is not None and older.is_unedited:
-            annotation = older
-        else:
-            annotation = self._new_layer(subject, None if plane else result["labels"])
+        annotation = live.annotation
         annotation.token, annotation.token_plane = result.get("token"), plane
-        _write(annotation, result["labels"])
+        live.finish(result["labels"])
         if older is not None and older is not annotation:
+            live.make_room(_largest(annotation) + _largest(older))
             if plane:
                 _copy_other_planes(older, annotation, plane)
             annotation.carry_over(older)
@@ -114,10 +154,12 @@ class Segmenter:
             + "".join(f" {note}" for note in result.get("notes", ()))
         )
 
-    def _on_relabelled(self, annotation: Annotation, result: dict[str, Any]) -> None:
-        if annotation.labels in self._session.viewer.layers and annotation.is_unedited:
-            _write(annotation, result["labels"])
+    def _on_relabelled(self, live: LiveLabels, result: dict[str, Any]) -> None:
+        if live.is_open and live.annotation.is_unedited:
+            live.finish(result["labels"])
             self._session.tell(f"{_count(result['labels'])} objects.")
+        else:
+            live.undo()
 
     def _newest(self, subject: Subject) -> Annotation | None:
         """Return the newest labelling of an image that is still open."""
@@ -131,23 +173,23 @@ class Segmenter:
         ]
         return made[-1] if made else None
 
-    def _new_layer(self, subject: Subject, labels: np.ndarray | None) -> Annotation:
-        """Add a labels layer that lies on the image, with a copy of the labels or empty."""
-        placement = place_labels(subject.image, subject.axes)
-        if labels is None:
-            sizes = zip(layer_array(subject.image).shape, subject.axes, strict=True)
-            labels = np.zeros([n for n, axis in sizes if axis != "C"], dtype=np.int32)
+    def _new_layer(self, subject: Subject) -> Annotation:
+        """Add an empty labels layer that lies on the image."""
         model = self._session.model
+        placement = place_labels(subject.image, subject.axes)
+        sizes = zip(layer_array(subject.image).shape, subject.axes, strict=True)
+        shape = [size for size, axis in sizes if axis != "C"]
+        empty = to_layer_shape(np.zeros(shape, LAYER_DTYPE), placement)
         layer: Labels = self._session.viewer.add_labels(
-            to_layer_shape(np.array(labels), placement),
+            empty,
             name=f"{subject.image.name} labels",
+            visible=False,  # drawn as soon as napari has made it
             metadata=labels_metadata(
                 placement.axes, subject.image.name, model.card if model else None
             ),
             **placement.kwargs,
         )
-        base = to_layer_shape(labels, placement)
-        return self._session.annotation(layer, subject, base)
+        return self._session.annotation(layer, subject, np.zeros_like(empty))
 
 
 def _take(array: Any, axes: str, plane: dict[str, int]) -> tuple[Any, str]:
@@ -164,17 +206,6 @@ def _index(annotation: Annotation, plane: dict[str, int]) -> tuple[int | slice, 
     return tuple(plane.get(axis, slice(None)) for axis in axes)
 
 
-def _write(annotation: Annotation, labels: np.ndarray) -> None:
-    """Write labels into the layer in place, as its new uncorrected state."""
-    layer, plane = annotation.labels, annotation.token_plane
-    target = layer.data[_index(annotation, plane)]
-    labels = annotation.with_checked(labels.reshape(target.shape), plane)
-    if not np.array_equal(target, labels):
-        target[...] = labels
-        layer.refresh()
-    annotation.edits.restart(None if plane else labels)
-
-
 def _copy_other_planes(older: Annotation, newer: Annotation, plane: dict[str, int]) -> None:
     """Let the planes that were not labelled this time stay as they were."""
     index = _index(newer, plane)
@@ -182,6 +213,11 @@ def _copy_other_planes(older: Annotation, newer: Annotation, plane: dict[str, in
     newer.labels.data[...] = older.labels.data
     newer.labels.data[index] = base[index] = kept
     newer.edits.restart(base)
+
+
+def _largest(annotation: Annotation) -> int:
+    """Return the largest label of a layer."""
+    return int(np.max(annotation.labels.data, initial=0))
 
 
 def _count(labels: np.ndarray) -> int:

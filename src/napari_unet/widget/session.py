@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_unet.settings import Device
     from napari_unet.widget.channels import Subject
+    from napari_unet.widget.live_labels import LiveLabels
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Session(QObject):
     busy_changed = Signal(bool)
     job_started = Signal(str, object)
     told = Signal(str)
+    closed = Signal()
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class Session(QObject):
         self.device = device
         self.model: LoadedModel | None = None
         self.job: Job | None = None
+        self.live: LiveLabels | None = None
         self._labels: Labels | None = None
         self._annotations: dict[int, Annotation] = {}
         # Several changes at once are told once, in the next turn of the event loop: what the
@@ -122,9 +125,9 @@ class Session(QObject):
         self.job = running
         running.done.connect(done)
         running.failed.connect(self._on_failed)
-        running.cancelled.connect(lambda: self.tell("Cancelled; nothing was changed."))
         running.finished.connect(partial(self._on_finished, running))
         if not quiet:
+            running.cancelled.connect(lambda: self.tell("Cancelled; nothing was changed."))
             self.tell(f"{title}…")
             self.job_started.emit(title, running)
         self.busy_changed.emit(True)
@@ -158,7 +161,9 @@ class Session(QObject):
         return self._labels
 
     def use_labels(self, layer: Labels | None) -> None:
-        """Make a labels layer the one at hand."""
+        """Make a labels layer the one at hand; not while a run is writing into it."""
+        if self._is_live(layer):
+            return
         if layer is not self._labels:
             self._labels = layer
             self.labels_changed.emit()
@@ -174,6 +179,7 @@ class Session(QObject):
         if key not in self._annotations:
             made = Annotation(self.viewer, layer, subject, base, self)
             made.changed.connect(self.labels_changed)
+            made.told.connect(self.told)
             self._annotations[key] = made
         elif subject is not None:
             self._annotations[key].subject = subject
@@ -187,13 +193,16 @@ class Session(QObject):
 
     def close(self) -> None:
         """End the running job and let go of every layer."""
+        self.closed.emit()
         for event in self._layer_events():
             event.disconnect(self._on_layers)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
         self.viewer.layers.selection.events.active.disconnect(self._on_active)
         for annotation in self.annotations():
             annotation.close()
+            annotation.deleteLater()
         self._annotations.clear()
+        self._labels = None
         self.engine.close()
 
     def _layer_events(self) -> list[Any]:
@@ -206,7 +215,12 @@ class Session(QObject):
         self._layers_settle.start()
 
     def _on_active(self, event: Any) -> None:
-        self.layer_chosen.emit(event.value)
+        if not self._is_live(event.value):
+            self.layer_chosen.emit(event.value)
+
+    def _is_live(self, layer: Any) -> bool:
+        """Whether a layer is under construction."""
+        return layer is not None and self.live is not None and self.live.owns(layer)
 
     def _on_finished(self, job: Job) -> None:
         if job is self.job:  # a slot of its result may have started the next one already
@@ -224,5 +238,7 @@ class Session(QObject):
         if annotation is not None:
             annotation.close()
             annotation.deleteLater()
+        if self._is_live(event.value) and self.job is not None:
+            self.job.cancel()
         if event.value is self._labels:
             self.use_labels(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ STEPS = 1000
 """Resolution of the progress bar: parts of the whole."""
 ACTIVITY_STEPS = 20
 """The same of napari's activity bar."""
+ACTIVITY_AFTER_MS = 150
+"""napari's bar takes as long to make as the rest of a click; what is over by then needs none."""
 
 
 class StatusFoot(QWidget):
@@ -48,14 +51,19 @@ class StatusFoot(QWidget):
         session.job_started.connect(self._on_started)
 
     def _on_started(self, title: str, job: Job) -> None:
-        from napari.utils import progress
-
-        self._activity = progress(total=STEPS, desc=title)
+        QTimer.singleShot(ACTIVITY_AFTER_MS, lambda: self._show_activity(title, job))
         self.progress.setRange(0, 0)
         self.progress.setFormat("%p %")
         self._show_running(True)
         job.progressed.connect(self._on_progress)
         job.finished.connect(self._on_finished)
+
+    def _show_activity(self, title: str, job: Job) -> None:
+        """Show the job in napari's activity bar, too, unless it was a short one."""
+        from napari.utils import progress
+
+        if job is self._session.job and self._activity is None:
+            self._activity = progress(total=STEPS, desc=title)
 
     def _on_progress(self, event: Any) -> None:
         if event.kind == "note":

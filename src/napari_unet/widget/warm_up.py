@@ -8,7 +8,6 @@ it.
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from threading import Thread
 
@@ -31,11 +30,9 @@ def _make_layers() -> None:
     from napari.layers import Labels, Shapes
     from vispy.scene import visuals
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-image on the colours napari draws by chance
-        for dtype in (np.int32, np.uint8):
-            labels = Labels(np.eye(SIDE_PX, dtype=dtype))
-            labels.fill((0, 0), 2)
+    for dtype in (np.int32, np.uint16, np.uint8):
+        labels = Labels(np.eye(SIDE_PX, dtype=dtype))
+        labels.fill((0, 0), 2)
     corners = np.array([[1, 1], [1, 9], [9, 9], [9, 1]], dtype=float)
     Shapes([corners], shape_type="rectangle", face_color="transparent")
     visuals.Polygon(corners, border_method="agg")  # what outlines the brush and the polygon tool

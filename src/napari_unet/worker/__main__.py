@@ -47,12 +47,14 @@ class Call:
     """What a job gets beside its parameters.
 
     ``arrays`` are read-only; arrays of the result may be made as files in ``folder``;
-    ``is_stopped`` tells that the person wants what was reached so far, now.
+    ``is_stopped`` tells that the person wants what was reached so far, now; ``looked_at`` tells
+    where the person has gone to look since the request, if anywhere.
     """
 
     arrays: dict[str, Array]
     folder: Path
     is_stopped: Callable[[], bool]
+    looked_at: Callable[[], protocol.Region | None] = lambda: None
 
 
 class Jobs(Protocol):
@@ -135,10 +137,15 @@ def _run(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbox) ->
         raise WorkerError(f"There is no job {request.job!r}. Restart napari after an update.")
     folder = Path(request.folder)
     arrays = {name: protocol.open_array(path) for name, path in request.arrays.items()}
-    call = Call(arrays, folder, lambda: inbox.is_stopped(request.id))
+    call = Call(
+        arrays,
+        folder,
+        is_stopped=lambda: inbox.is_stopped(request.id),
+        looked_at=lambda: inbox.looked_at(request.id),
+    )
     values = drive(
         jobs.JOBS[request.job](call, **request.parameters),
-        progress=Reporter(request.id, outbox).report,
+        progress=Reporter(request.id, outbox, folder).report,
         cancel=lambda: inbox.is_cancelled(request.id),
     )
     stored = {

@@ -6,22 +6,28 @@ import os
 import sys
 import time
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from napari_unet.runs.progress import Note, Progress, StepDone, TileDone
+from napari_unet.runs.progress import LabelsDone, Note, Progress, StepDone, TileDone
 from napari_unet.worker import protocol
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SHORTEST_PAUSE_S = 0.03
+LABELS_FILE = "labels.npy"
+"""In the folder of a request: labels that can be looked at before the job is done."""
 
 
 class Inbox:
-    """The requests of the window, in order; Cancel and Stop overtake them."""
+    """The requests of the window, in order; Cancel, Stop and Look overtake them."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._requests: SimpleQueue[protocol.Request] = SimpleQueue()
         self._cancelled: set[int] = set()
         self._stopped: set[int] = set()
+        self._looked_at: dict[int, protocol.Region] = {}
 
     def next(self) -> protocol.Request:
         """Wait for the next request."""
@@ -35,6 +41,10 @@ class Inbox:
         """Say if a job is to end early."""
         return request in self._stopped
 
+    def looked_at(self, request: int) -> protocol.Region | None:
+        """Return where the person looks now, if that was told during a job."""
+        return self._looked_at.get(request)
+
     def listen(self) -> None:
         """Take requests until the window closes its end; then end the process."""
         for line in iter(self._stream.readline, b""):
@@ -47,6 +57,8 @@ class Inbox:
                 self._cancelled.add(message.id)
             elif isinstance(message, protocol.Stop):
                 self._stopped.add(message.id)
+            elif isinstance(message, protocol.Look):
+                self._looked_at[message.id] = message.region
             else:
                 self._requests.put(message)
         os._exit(0)
@@ -70,8 +82,9 @@ class Outbox:
 class Reporter:
     """Turns the progress of one job into events, not more often than they can be seen."""
 
-    def __init__(self, request: int, outbox: Outbox) -> None:
+    def __init__(self, request: int, outbox: Outbox, folder: Path) -> None:
         self._request = request
+        self._labels = str(folder / LABELS_FILE)
         self._outbox = outbox
         self._started = time.monotonic()
         self._last = -SHORTEST_PAUSE_S
@@ -82,6 +95,8 @@ class Reporter:
         is_soon = passed - self._last < SHORTEST_PAUSE_S
         if isinstance(progress, Note):
             self._send("note", text=progress.text)
+        elif isinstance(progress, LabelsDone):
+            self._send("labels", labels=self._labels, **vars(progress))
         elif isinstance(progress, TileDone) and not (is_soon and progress.done < progress.total):
             self._last = passed
             left = passed / progress.done * (progress.total - progress.done)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -26,28 +27,39 @@ from napari_unet.models.model import Model, load_model, save_in_library, save_mo
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs.background import Background
 from napari_unet.runs.finetune import finetune_steps
-from napari_unet.runs.predict import label_steps, predict_steps
+from napari_unet.runs.predict import find_labels, predict_steps
 from napari_unet.runs.progress import Job, Note, TileDone
 from napari_unet.runs.samples import Sample
 from napari_unet.settings import FinetuneSettings, InstanceSettings, SegmentSettings, checked
+from napari_unet.worker.channel import LABELS_FILE
 from napari_unet.worker.kept import (
     Kept,
+    Recent,
     describe_probability,
+    fingerprint,
     foreground,
     new_probability,
     open_probability,
 )
+from napari_unet.worker.preview import SURROUNDINGS_PX, Preview, Watched, nearest_to
+from napari_unet.worker.protocol import as_region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from napari_unet.models.card import Card
     from napari_unet.worker.__main__ import Call
+    from napari_unet.worker.protocol import Array
 
 R = TypeVar("R")
 Values = dict[str, Any]
 
 MODELS_KEPT = 3
+LIVE_TILE_PX = 848
+"""Larger tiles are faster in all, but the first labels of a large image come later."""
+LIVE_FROM_PX = 1536**2
+"""Smaller planes are done so soon that the fastest tiles are best."""
 
 
 class _Models:
@@ -56,12 +68,16 @@ class _Models:
     def __init__(self) -> None:
         self._loaded: dict[tuple[Path, int, int], Model] = {}
 
-    def get(self, name_or_path: str) -> Model:
-        """Return a model, from memory if it is there."""
+    def key(self, name_or_path: str) -> tuple[Path, int, int]:
+        """Return what changes with the file of a model."""
         path = find_model(name_or_path).resolve()
         stat = path.stat()
-        key = (path, stat.st_mtime_ns, stat.st_size)
-        model = self._loaded.pop(key, None) or load_model(path)
+        return path, stat.st_mtime_ns, stat.st_size
+
+    def get(self, name_or_path: str) -> Model:
+        """Return a model, from memory if it is there."""
+        key = self.key(name_or_path)
+        model = self._loaded.pop(key, None) or load_model(key[0])
         self._loaded[key] = model
         while len(self._loaded) > MODELS_KEPT:
             self._loaded.pop(next(iter(self._loaded)))
@@ -69,6 +85,7 @@ class _Models:
 
 
 _models = _Models()
+_recent = Recent()
 
 
 def prepare() -> str:
@@ -152,23 +169,37 @@ def load(call: Call, *, model: str) -> Job[Values]:
     }
 
 
-def segment(call: Call, *, model: str, axes: str, settings: Values) -> Job[Values]:
-    """Label an image and keep its probabilities under a token."""
+def segment(
+    call: Call, *, model: str, axes: str, settings: Values, view: Sequence[Any] | None = None
+) -> Job[Values]:
+    """Label an image, what the person sees first; its probabilities are kept under a token."""
     started = time.monotonic()
     loaded = yield from _in_background(_models.get, model)
-    chosen = checked(SegmentSettings, settings)
+    card, chosen = loaded.card, checked(SegmentSettings, settings)
     image = call.arrays["image"]
-    planes = plan_planes(image.shape, axes, loaded.card.architecture.spatial_dims)
+    planes = plan_planes(image.shape, axes, card.architecture.spatial_dims)
     token = call.folder / "probability.npy"
-    probability = new_probability(token, (loaded.card.architecture.classes, *planes.out_shape))
-    count = _Count(planes)
-    yield from count.tiles(predict_steps(loaded, image, axes, chosen, probability))
-    labels = yield from count.planes(
-        label_steps(loaded.card, probability, planes.out_axes, chosen.instances)
+    run = yield from _in_background(fingerprint, str(_models.key(model)), image, axes, chosen)
+    probability = _recent.open_again(run, token)
+    is_new = probability is None
+    if probability is None:
+        probability = new_probability(token, (card.architecture.classes, *planes.out_shape))
+    preview = Preview(
+        card, chosen.instances, probability, planes.out_axes, call.folder / LABELS_FILE
     )
-    describe_probability(token, loaded.card, planes.out_axes)
+    count = _Count(planes)
+    if is_new:
+        watched = Watched(probability)
+        first = None if view is None else as_region(view)
+        order = nearest_to(lambda: call.looked_at() or first)
+        live = _with_live_tiles(chosen, loaded, planes)
+        tiles = predict_steps(loaded, image, axes, live, watched, order=order)
+        yield from count.tiles(_shown(tiles, watched, preview))
+        _recent.keep(run, token)
+    yield from count.planes(_found(preview, probability, card, chosen.instances))
+    describe_probability(token, card, planes.out_axes)
     return {
-        "labels": labels,
+        "labels": preview.labels,
         "probability": probability,
         "token": token,
         "axes": planes.out_axes,
@@ -184,12 +215,16 @@ def label(
     token: str | None = None,
     model: str | None = None,
     axes: str | None = None,
+    view: Sequence[Any] | None = None,
 ) -> Job[Values]:
     """Find objects again in probabilities that were kept, or are sent with their axes."""
     kept = _kept(call, token, model, axes)
     chosen = checked(InstanceSettings, settings)
-    labels = yield from label_steps(kept.card, kept.probability, kept.axes, chosen)
-    return {"labels": labels}
+    preview = Preview(kept.card, chosen, kept.probability, kept.axes, call.folder / LABELS_FILE)
+    if view is not None:
+        yield (yield from _in_background(preview.label, as_region(view), SURROUNDINGS_PX))
+    yield from _found(preview, kept.probability, kept.card, chosen)
+    return {"labels": preview.labels}
 
 
 def uncertain(
@@ -298,6 +333,37 @@ class _Result(Generic[R]):
     def __iter__(self) -> Job[None]:
         """Yield the progress."""
         self.value = yield from self._job
+
+
+def _with_live_tiles(settings: SegmentSettings, model: Model, planes: Planes) -> SegmentSettings:
+    """Choose tiles after each of which a person sees something new, unless they were chosen."""
+    is_large = math.prod(planes.spatial_shape) > LIVE_FROM_PX
+    if settings.tile_px is not None or not is_large or 6 * model.net.halo > LIVE_TILE_PX:
+        return settings
+    return settings.replace(tile_px=LIVE_TILE_PX)
+
+
+def _shown(tiles: Job[Any], watched: Watched, preview: Preview) -> Job[None]:
+    """Run a network and label each tile as it is done, unless it is a whole plane."""
+    with Background() as background:
+        for event in tiles:
+            yield event
+            for region in watched.take():
+                if not preview.is_plane(region):
+                    yield (yield from background.run(preview.label, region))
+
+
+def _found(
+    preview: Preview, probability: Array, card: Card, settings: InstanceSettings
+) -> Job[None]:
+    """Find the objects of each plane as a whole and show them."""
+    planes = preview.planes
+    with Background() as background:
+        for done, index in enumerate(planes.indices(), start=1):
+            plane = probability[(slice(None), *planes.out_index(index))]
+            labels = yield from background.run(find_labels, card, plane, settings)
+            yield from preview.finish(index, labels)
+            yield TileDone(done, planes.count)
 
 
 def _in_background(function: Callable[..., R], *arguments: Any) -> Job[R]:

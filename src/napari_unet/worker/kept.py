@@ -8,6 +8,7 @@ too, should this one be killed.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -18,11 +19,16 @@ import numpy as np
 
 from napari_unet.errors import WorkerError
 from napari_unet.models.card import FOREGROUND, Card
-from napari_unet.settings import checked
+from napari_unet.settings import InstanceSettings, checked
 from napari_unet.worker.protocol import Array, open_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from napari_unet.settings import SegmentSettings
+
+
+ROWS_AT_ONCE = 1024
 
 
 class Kept(NamedTuple):
@@ -31,6 +37,75 @@ class Kept(NamedTuple):
     card: Card
     axes: str
     probability: Array
+
+
+class Recent:
+    """The run whose probabilities were computed last: the same is not computed twice."""
+
+    def __init__(self) -> None:
+        self._run = ""
+        self._path: Path | None = None
+
+    def keep(self, run: str, path: Path) -> None:
+        """Remember where the probabilities of a run are."""
+        self._run, self._path = run, path
+
+    def open_again(self, run: str, path: Path) -> Array | None:
+        """Give the probabilities of the same run another name.
+
+        Parameters
+        ----------
+        run : str
+            The :func:`fingerprint` of what is to be computed.
+        path : Path
+            The new name.
+
+        Returns
+        -------
+        ndarray of float32 or None
+            None if this was not the last run, or its file has gone.
+        """
+        if self._path is None or run != self._run:
+            return None
+        try:
+            os.link(self._path, path)
+        except OSError:  # gone with the labels it belonged to, or a disk without links
+            return None
+        self._path = path
+        return open_array(path)
+
+
+def fingerprint(model: str, image: Array, axes: str, settings: SegmentSettings) -> str:
+    """Return what is the same for two runs only if they give the same probabilities.
+
+    Parameters
+    ----------
+    model : str
+        What tells the model, e.g. its file and when that was written.
+    image : ndarray
+        The pixels.
+    axes : str
+        Their axes.
+    settings : SegmentSettings
+        How objects are found in the probabilities makes no difference.
+
+    Returns
+    -------
+    str
+        A checksum.
+    """
+    told = (
+        model,
+        axes,
+        str(image.shape),
+        str(image.dtype),
+        settings.replace(instances=InstanceSettings()).model_dump_json(),
+    )
+    checksum = hashlib.blake2b("\n".join(told).encode())
+    for part in image if image.ndim > 2 else image[None]:
+        for start in range(0, len(part), ROWS_AT_ONCE):
+            checksum.update(np.ascontiguousarray(part[start : start + ROWS_AT_ONCE]).data)
+    return checksum.hexdigest()
 
 
 def new_probability(path: Path, shape: tuple[int, ...]) -> Array:

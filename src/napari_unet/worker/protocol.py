@@ -10,7 +10,7 @@ that the window owns, written by one side and mapped into memory by the other.
       | <------------------------------------ Ready     |  torch is imported
       | Request(id=3, job="segment", ...) ------------> |
       | <------------------------------- Progress(3)    |  any number of times
-      | Cancel(3) or Stop(3) -------------------------> |  at any time
+      | Cancel(3), Stop(3) or Look(3) ----------------> |  at any time
       | <------------ Done(3), Failed(3), Cancelled(3)  |  exactly one of them
 
 Both sides import this module, so it imports neither torch nor Qt.
@@ -21,12 +21,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 Array = np.ndarray[Any, np.dtype[Any]]
+Region = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Look:
+    """The person looks at ``region`` of what job ``id`` computes: let that come first.
+
+    One start and stop for each axis of the labels, in pixels.
+    """
+
+    id: int
+    region: Region
+
+
+@dataclass(frozen=True)
 class Ready:
     """The process can compute at once; ``device`` says on what, e.g. "CPU, 2 cores"."""
 
@@ -71,12 +86,13 @@ class Progress:
 
     Kind "tile": ``done`` of ``total`` tiles are computed. Kind "step": training step ``step`` is
     over, with its mean ``loss`` and, where it was judged, the ``held_out`` score (0..1). Kind
-    "note": ``text`` is for the person. ``fraction`` (0..1) and ``seconds_left`` are there with
-    every kind as far as they are known.
+    "labels": the labels of ``region`` can be read in the .npy file ``labels``, the ``largest`` of
+    them is given. Kind "note": ``text`` is for the person. ``fraction`` (0..1) and
+    ``seconds_left`` are there with tiles and steps as far as they are known.
     """
 
     id: int
-    kind: Literal["tile", "step", "note"]
+    kind: Literal["tile", "step", "labels", "note"]
     fraction: float | None = None
     seconds_left: float | None = None
     done: int | None = None
@@ -84,6 +100,9 @@ class Progress:
     step: int | None = None
     loss: float | None = None
     held_out: float | None = None
+    region: Region | None = None
+    labels: str = ""
+    largest: int = 0
     text: str = ""
 
 
@@ -119,6 +138,8 @@ class Cancelled:
 
 Event = Ready | Progress | Done | Failed | Cancelled
 
+Message = Request | Cancel | Stop | Look
+
 _EVENTS: dict[str, type[Event]] = {
     "ready": Ready,
     "progress": Progress,
@@ -129,12 +150,12 @@ _EVENTS: dict[str, type[Event]] = {
 _EVENT_NAMES = {kind: name for name, kind in _EVENTS.items()}
 
 
-def encode(message: Request | Cancel | Stop | Event) -> bytes:
+def encode(message: Message | Event) -> bytes:
     """Write a message as one line.
 
     Parameters
     ----------
-    message : Request, Cancel, Stop or event
+    message : Request, Cancel, Stop, Look or event
         Its values may hold settings, paths and numpy scalars beside plain JSON values.
 
     Returns
@@ -151,6 +172,8 @@ def encode(message: Request | Cancel | Stop | Event) -> bytes:
         values: dict[str, Any] = {"cancel": message.id}
     elif isinstance(message, Stop):
         values = {"stop": message.id}
+    elif isinstance(message, Look):
+        values = {"look": message.id, "region": message.region}
     elif isinstance(message, Request):
         values = vars(message)
     else:
@@ -158,7 +181,7 @@ def encode(message: Request | Cancel | Stop | Event) -> bytes:
     return json.dumps(values, default=_as_json).encode() + b"\n"
 
 
-def decode_request(line: bytes) -> Request | Cancel | Stop:
+def decode_request(line: bytes) -> Message:
     """Read a line from the window.
 
     Raises
@@ -172,9 +195,16 @@ def decode_request(line: bytes) -> Request | Cancel | Stop:
             return Cancel(int(values["cancel"]))
         if "stop" in values:
             return Stop(int(values["stop"]))
+        if "look" in values:
+            return Look(int(values["look"]), as_region(values["region"]))
         return Request(**values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"No request: {line[:200]!r}") from error
+
+
+def as_region(values: Sequence[Sequence[int]]) -> Region:
+    """Return a region from what JSON made of it."""
+    return tuple((int(start), int(stop)) for start, stop in values)
 
 
 def decode_event(line: bytes) -> Event | None:
