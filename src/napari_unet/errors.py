@@ -26,6 +26,10 @@ class SettingError(UnetError):
     """A setting is out of its range or contradicts another one."""
 
 
+class UsageError(UnetError):
+    """The command line asks for what makes no sense, whatever is in the files it names."""
+
+
 class TileSizeError(SettingError):
     """A tile cannot be laid on the network's grid."""
 
@@ -44,3 +48,34 @@ class WorkerError(UnetError):
 
 class Cancelled(UnetError):  # no "Error" in the name: it is an outcome
     """The person stopped the run; nothing was written."""
+
+
+_LONGEST_TEXT = 60
+
+
+def described(value: object) -> str:
+    """Say what was given instead of what was expected, short enough for a sentence.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    str
+        E.g. ``None``, ``the text 'nuclei'``, ``the number 5``, ``a dict``.
+    """
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float):
+        return f"the number {shortened(repr(value))}"
+    if isinstance(value, str):
+        return f"the text {shortened(repr(value))}"
+    name = type(value).__name__
+    return f"{'an' if name.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {name}"
+
+
+def shortened(text: str) -> str:
+    """Cut a text that is too long for a sentence."""
+    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."

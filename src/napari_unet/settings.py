@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from napari_unet.errors import SettingError
+from napari_unet.errors import SettingError, described
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "half"]
 Norm = Literal["none", "batch", "instance", "group"]
 PresetName = Literal["ronneberger2015", "same-bn", "light-bn", "upconv-dropout", "three-level"]
 
@@ -65,11 +66,35 @@ def checked(kind: type[S], values: dict[str, Any]) -> S:
         raise SettingError(_sentence(kind, error)) from error
 
 
+def given_or_default(given: object, default: S) -> S:
+    """Take the settings that were given to a function, or the default where there are none.
+
+    Raises
+    ------
+    SettingError
+        If something else was given: a dict, or settings of another kind.
+    """
+    if given is None:
+        return default
+    if isinstance(given, type(default)):
+        return given
+    name = type(default).__name__
+    how = f"{name}(**values)" if isinstance(given, dict) else f"napari_unet.{name}(...)"
+    raise SettingError(f"{name} was expected, {described(given)} was given. Give {how}.")
+
+
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
     """Say the first thing that is wrong with some values."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or kind.__name__
+    field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"Setting {field} of {kind.__name__} is missing. Give it a value."
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(kind.model_fields)
+        return f"There is no setting {field} in {kind.__name__}. There are: {known}."
+    if not field:
+        return f"{kind.__name__}: {message}."
     return f"Setting {field} = {first['input']!r}: {message}."
 
 
@@ -226,9 +251,31 @@ class SegmentSettings(Settings):
         ),
     )
     device: Device = Field("auto", description="Processor: the best there is, or a chosen one.")
+    precision: Precision = Field(
+        "auto",
+        description=(
+            "Digits of the network's numbers. float32: all; half: about half the time, for "
+            "probabilities that differ by up to 0.02 on a CPU (0.0004 on average), less on a GPU; "
+            "auto: half on an NVIDIA GPU, else float32."
+        ),
+    )
+    augment: bool = Field(
+        False,
+        description=(
+            "Show each tile to the network turned and mirrored in all 8 ways and average its "
+            "answers: a little better, for 8 times the time."
+        ),
+    )
     instances: InstanceSettings = Field(
         InstanceSettings(), description="How objects are found in the network's output."
     )
+
+    @field_validator("channels")
+    @classmethod
+    def _counted_from_0(cls, channels: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if any(channel < 0 for channel in channels or ()):
+            raise ValueError("channels are counted from 0")
+        return channels
 
 
 class FinetuneSettings(Settings):
@@ -289,7 +336,9 @@ class FinetuneSettings(Settings):
     grey_values: float = Field(
         0.2, ge=0, le=1, description="Strength of random contrast and brightness changes, 0..1."
     )
-    seed: int = Field(0, ge=0, description="Start of the random numbers; same seed, same run.")
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="Start of the random numbers; same seed, same run."
+    )
     device: Device = Field("auto", description="Processor: the best there is, or a chosen one.")
 
     @model_validator(mode="after")
@@ -300,6 +349,7 @@ class FinetuneSettings(Settings):
 
 
 ExportFormat = Literal["imagej-tiff", "ome-tiff", "png"]
+ZarrFormat = Literal["ome-zarr", "zarr"]
 MaskKind = Literal["instance", "semantic", "binary"]
 
 

@@ -194,3 +194,30 @@ def test_volumes_are_judged_too_and_other_shapes_refused():
 
 def test_the_steps_of_the_mean_are_those_of_the_bowl():
     assert IOU_STEPS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+
+def test_labels_where_there_is_no_object_are_all_wrong_and_two_empty_ones_agree():
+    empty, labels = np.zeros((8, 9), int), np.pad(np.ones((3, 3), int), ((2, 3), (2, 4)))
+    wrong = evaluate(labels, empty)
+    assert {wrong[name] for name in ("ap50", "mean_ap", "f1", "iou", "dice")} == {0}
+    assert wrong["are"] == 1
+    agreed = evaluate(empty, empty)
+    assert {agreed[name] for name in ("ap50", "mean_ap", "f1", "iou", "dice")} == {1}
+    assert agreed["are"] == 0
+    inside = evaluate(labels, empty, labelled=labels == 0)
+    assert inside["are"] == 0, "what lies outside the known area is not judged"
+    assert pooled([wrong, evaluate(labels, labels)])["are"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (None, "labels are None"),
+        (np.full((3, 3), -1), "hold -1; 0 and above"),
+        ([[1], [1, 2]], "cannot be read as an array"),
+        (np.ones(3, int), "an ndarray, an array of whole numbers"),
+    ],
+)
+def test_what_are_no_labels_is_told(labels, sentence):
+    with pytest.raises(LabelsError, match=sentence):
+        evaluate(labels, np.ones((3, 3), int))

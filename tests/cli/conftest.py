@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from napari_unet.cli import main
 
@@ -62,3 +64,17 @@ def run(capfd: pytest.CaptureFixture[str]):
         return Ran(status, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def images(tmp_path: Path, blobs) -> Path:
+    """Write three images: calibrated, a stack, a picture."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    grey = np.clip(blobs.image, 0, 65535).astype(np.uint16)
+    tifffile.imwrite(
+        folder / "a.tif", grey, imagej=True, resolution=(2, 2), metadata={"unit": "um"}
+    )
+    tifffile.imwrite(folder / "b.ome.tif", np.stack([grey] * 5), ome=True, metadata={"axes": "ZYX"})
+    np.save(folder / "c.npy", blobs.image)
+    return folder

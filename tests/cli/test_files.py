@@ -99,3 +99,23 @@ def test_a_folder_stands_for_its_images_without_our_own_results(tmp_path: Path) 
     assert find_images([folder / "*.tif"])[0].name == "a_labels.tif"
     assert find_images([folder / "b.tif", folder / "b.tif"]) == [folder / "b.tif"]
     assert find_images(["none.tif"]) == [Path("none.tif")]
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch) -> None:
+    closed, labels = touch(tmp_path / "closed", "a.tif"), touch(tmp_path / "labels", "a.tif")
+    real = Path.iterdir
+
+    def refuse(path: Path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(FileError, match=r"folder .*closed cannot be read: Permission denied"):
+        pair_files(closed, labels)
+    assert find_images([closed, labels]) == [closed, labels / "a.tif"], "told where it is read"
+
+
+def test_an_empty_folder_stays_in_the_list_to_be_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert find_images([tmp_path / "empty"]) == [tmp_path / "empty"]

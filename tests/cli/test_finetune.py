@@ -66,12 +66,29 @@ def test_a_model_that_is_not_worse_is_saved_with_its_report(
     assert len(done.json["report"]["samples"]) == 3
 
 
-def test_a_model_that_is_not_better_is_not_written(run, command, tmp_path, monkeypatch) -> None:
+def test_a_model_that_is_not_better_is_not_written_unless_told_to(
+    run, command, tmp_path, monkeypatch
+) -> None:
     judged(monkeypatch, "not better")
     done = run(*command)
     assert done.status == 1
-    assert "was not written" in done.err
+    assert "mine.safetensors was not written" in done.err
+    assert "--keep-anyway" in done.err
     assert not list(tmp_path.glob("mine*"))
+    kept = run(*command, "--keep-anyway")
+    assert kept.status == 0
+    assert "Not better than threshold, and saved all the same." in kept.err
+    assert read_card(tmp_path / "mine.safetensors").parent == "threshold"
+
+
+def test_a_run_is_replayed_from_its_report(run, command, tmp_path, monkeypatch) -> None:
+    judged(monkeypatch, "better")
+    first = run(*command, "--zoom", "1.5", "--invert", "--json").json
+    where = command.index("--steps")
+    inputs, out = command[:where], command[-2:]
+    again = run(*inputs, "--settings", tmp_path / "mine.json", "--seed", "3", *out, "--json").json
+    assert again["report"]["settings"] == {**first["report"]["settings"], "seed": 3}
+    assert again["report"]["segment"] == first["report"]["segment"]
 
 
 def test_before_and_after_are_shown(run, command) -> None:
@@ -92,4 +109,7 @@ def test_what_cannot_work_is_told_before_any_training(run, command, tmp_path) ->
     assert "not there yet" in run(*command, "--resume").err
     assert "safetensors" in run(*command[:-1], tmp_path / "mine.pth").err
     done = run(*command, "--learning-rate", "7")
-    assert (done.status, "learning_rate" in done.err) == (2, True)
+    assert (done.status, "--learning-rate" in done.err) == (2, True)
+    (tmp_path / "file").touch()
+    done = run(*command[:-1], tmp_path / "file" / "mine")
+    assert (done.status, "cannot be written" in done.err) == (1, True)

@@ -9,7 +9,13 @@ from PIL import Image
 
 from napari_unet.errors import FileError, LabelsError, SettingError
 from napari_unet.files.images import ImageFile, read_image
-from napari_unet.files.masks import export_labels
+from napari_unet.files.masks import (
+    LARGEST_PIXEL_UM,
+    SMALLEST_PIXEL_UM,
+    check_mask,
+    check_pixel_size,
+    export_labels,
+)
 
 
 def labels_of(*shape: int, objects: int = 7) -> np.ndarray:
@@ -138,7 +144,7 @@ def test_labels_of_another_image_are_refused(tmp_path: Path):
 
 
 def test_a_stack_as_png_says_to_use_ome_tiff(tmp_path: Path):
-    with pytest.raises(FileError, match=r"ZYX, 3 x 8 x 9.*Use OME-TIFF"):
+    with pytest.raises(FileError, match=r"a stack \(ZYX\).*Use OME-TIFF"):
         export_labels(labels_of(3, 8, 9), tmp_path / "m.png")
     assert not list(tmp_path.iterdir())
 
@@ -186,3 +192,56 @@ def test_a_failing_writer_leaves_the_old_mask(tmp_path: Path, monkeypatch: pytes
         export_labels(labels_of(8, 9, objects=3), target)
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("labels", "shape", "axes", "fits"),
+    [
+        pytest.param((8, 9), (8, 9), "YX", True, id="a plane"),
+        pytest.param((8, 9), (3, 8, 9), "CYX", True, id="channels"),
+        pytest.param((8, 9), (8, 9, 3), "YXC", True, id="colours"),
+        pytest.param((8, 9), (1, 8, 9), "ZYX", True, id="a stack of one plane"),
+        pytest.param((8, 9), (3, 8, 9), "ZYX", False, id="one plane of a stack"),
+        pytest.param((8, 9), (3, 8, 9), "TYX", False, id="one plane of a series"),
+        pytest.param((3, 8, 9), (3, 8, 9), "CYX", True, id="planes that were taken for channels"),
+        pytest.param((3, 8, 9), (3, 2, 8, 9), "TCYX", True, id="a series with channels"),
+        pytest.param((3, 8, 9), (8, 9), "YX", False, id="a stack for a plane"),
+    ],
+)
+def test_labels_fit_an_image_axis_by_axis(tmp_path: Path, labels, shape, axes, fits):
+    image = ImageFile(np.zeros(shape), axes, None, "pixel", tmp_path / "i.tif")
+    if fits:
+        export_labels(labels_of(*labels), tmp_path / "m.tif", image=image)
+    else:
+        with pytest.raises(LabelsError, match=rf"the image is .* \({axes}\)\. Give"):
+            export_labels(labels_of(*labels), tmp_path / "m.tif", image=image)
+    assert (tmp_path / "m.tif").exists() == fits
+
+
+def test_a_mask_is_checked_before_any_work(tmp_path: Path):
+    check_mask(tmp_path / "m.png", None, "YX")
+    check_mask(tmp_path / "m.ome.tif", "ome-tiff", "TZYX")
+    with pytest.raises(FileError, match=r"a stack \(ZYX\).*Use OME-TIFF"):
+        check_mask(tmp_path / "m.png", None, "ZYX")
+    with pytest.raises(SettingError, match=r"'m\.jpg' does not tell a format"):
+        check_mask(tmp_path / "m.jpg")
+    with pytest.raises(SettingError, match="does not fit the format png"):
+        check_mask(tmp_path / "m.tif", "png")
+    with pytest.raises(FileError, match="None was given"):
+        check_mask(None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [0, -1, float("nan"), float("inf"), 1e-12, 1e12, "x", (1, 2, 3)])
+def test_a_pixel_size_that_is_none_is_refused_before_any_work(size):
+    with pytest.raises(SettingError, match="one positive number, or one for each of Y, X"):
+        check_pixel_size(size)
+    check_pixel_size(None)
+    check_pixel_size((0.1, 0.2))
+
+
+@pytest.mark.parametrize("size", [SMALLEST_PIXEL_UM, LARGEST_PIXEL_UM])
+@pytest.mark.parametrize("name", ["m.tif", "m.ome.tif"])
+def test_the_smallest_and_the_largest_pixel_can_be_written(tmp_path: Path, name, size):
+    path = export_labels(labels_of(8, 9), tmp_path / name, pixel_size_um=size)
+    assert read_image(path).pixel_size_um == pytest.approx((size, size), rel=1e-5)

@@ -158,3 +158,17 @@ def test_listing_models_imports_no_torch() -> None:
         "assert 'torch' not in sys.modules and 'napari' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_folder_that_may_not_be_read_has_no_models(folder: Path, monkeypatch) -> None:
+    bundled = write_card(folder.parent / "bundled" / "nuclei.safetensors")
+    real = Path.glob
+
+    def refuse(path: Path, pattern: str):
+        if path == folder:
+            raise PermissionError(13, "Permission denied")
+        return real(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    assert [entry.path for entry in library.list_models()] == [bundled]
+    assert library.find_model("nuclei") == bundled

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.errors import LabelsError
+from napari_unet.errors import LabelsError, described
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -122,7 +122,7 @@ def match_objects(
     Raises
     ------
     LabelsError
-        If the shapes differ.
+        If these are no labels, or the shapes differ.
     """
     return _match(_overlap(labels, truth, labelled), iou)
 
@@ -148,12 +148,14 @@ def evaluate(
         0.95; ``f1``: 2 TP / (2 TP + FP + FN) at 0.5; ``iou`` and ``dice``: of objects against
         background, in pixels; ``are``: adapted Rand error [2]_ over the pixels of true objects,
         0 is best; and the counts ``tp``, ``fp``, ``fn``, ``missed``, ``spurious``, ``merged``,
-        ``split``. Where both are empty they agree: 1 (``are``: 0).
+        ``split``. Where both are empty they agree: 1 (``are``: 0). Where there are labels and the
+        truth is empty, nothing is right: 0 (``are``: 1). ``are`` counts the unlabelled pixels of
+        objects as one label, as scikit-image does.
 
     Raises
     ------
     LabelsError
-        If the shapes differ.
+        If these are no labels, or the shapes differ.
 
     References
     ----------
@@ -209,13 +211,8 @@ def pooled(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def _overlap(labels: Labels, truth: Labels, labelled: NDArray[np.bool_] | None) -> _Overlap:
     """Count the pixels that each label shares with each true object."""
-    labels, truth = np.asarray(labels), np.asarray(truth)
-    for what, array in (("labels", labels), ("truth", truth)):
-        if array.dtype.kind not in "iub":
-            raise LabelsError(
-                f"The {what} are {array.dtype}, not whole numbers. Give labels: 0 is background, "
-                "each object has a number."
-            )
+    labels, truth = _as_labels(labels, "labels"), _as_labels(truth, "truth")
+    labelled = None if labelled is None else np.asarray(labelled)
     shapes = {labels.shape, truth.shape} | ({labelled.shape} if labelled is not None else set())
     if len(shapes) > 1:
         raise LabelsError(
@@ -237,6 +234,28 @@ def _overlap(labels: Labels, truth: Labels, labelled: NDArray[np.bool_] | None) 
         columns[objects] - 1,
         both[objects],
     )
+
+
+def _as_labels(given: Any, what: str) -> Labels:
+    """Refuse what are no labels."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise LabelsError(
+            f"The {what} cannot be read as an array ({error}). Give an array of whole numbers."
+        ) from error
+    if array.dtype.kind not in "iub" or array.ndim < 2:
+        found = f"of type {array.dtype}" if array.ndim >= 2 else described(given)
+        raise LabelsError(
+            f"The {what} are {found}, an array of whole numbers was expected. Give labels: 0 is "
+            "background, each object has a number."
+        )
+    if array.size and array.min() < 0:
+        raise LabelsError(
+            f"The {what} hold {array.min()}; 0 and above were expected. Give labels: 0 is "
+            "background, each object has a number."
+        )
+    return array
 
 
 def _positions(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -343,6 +362,8 @@ def _pixel_scores(overlap: _Overlap) -> dict[str, float]:
 
 def _adapted_rand_error(overlap: _Overlap) -> float:
     """One minus the F-score of pixel pairs; unlabelled pixels of objects count as one label."""
+    if not len(overlap.truth.ids):
+        return 1.0 if overlap.label.sizes.any() else 0.0
     covered = np.bincount(overlap.truth_at, overlap.both, minlength=len(overlap.truth.ids))
     bare = overlap.truth.sizes - covered
     by_label = np.bincount(overlap.label_at, overlap.both, minlength=len(overlap.label.ids))

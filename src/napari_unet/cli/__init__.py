@@ -1,6 +1,9 @@
 """The command line ``napari-unet``: the same steps as in the dock, with the same settings.
 
-Exit status: 0 done; 1 an error, told in one or two lines on standard error; 2 wrong usage.
+Exit status: 0 done; 1 an error, told in one or two lines on standard error; 2 wrong usage. The
+rule: what can be known to be wrong from the command line alone is wrong usage; what depends on
+the files, the model or the computer is an error.
+
 Nothing heavy is imported before a command needs it, so that ``--help`` is quick.
 """
 
@@ -12,7 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.errors import SettingError, UnetError
+from napari_unet.errors import UnetError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -41,11 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from napari_unet.cli.arguments import build_parser
     from napari_unet.cli.output import Console
 
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    console = Console(as_json="--json" in given)
     try:
-        options = build_parser().parse_args(arguments)
-    except SystemExit as end:  # argparse has told the usage
-        return WRONG_USAGE if end.code else DONE
-    console = Console(as_json=options.json)
+        options = build_parser().parse_args(given)
+    except SystemExit:  # --help and --version have been answered
+        return DONE
+    except UsageError as error:
+        console.problem(str(error))
+        console.result({})
+        return WRONG_USAGE
     with contextlib.redirect_stdout(sys.stderr):
         try:
             return _run(options, console)
@@ -66,7 +74,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         if options.debug:
             console.traceback()
         console.problem(_sentence(error))
-        status = WRONG_USAGE if isinstance(error, SettingError) else FAILED
+        status = WRONG_USAGE if isinstance(error, UsageError) else FAILED
     console.result({"command": options.command, **values})
     return status or (FAILED if console.problems else DONE)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, get_args
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from napari_unet.cli.options import INSTANCE_FIELDS, SEGMENT_FIELDS, add_fields
+from napari_unet.errors import UnetError, UsageError
 from napari_unet.settings import (
     ExportFormat,
     ExportSettings,
@@ -13,10 +16,12 @@ from napari_unet.settings import (
     InstanceSettings,
     MaskKind,
     SegmentSettings,
+    ZarrFormat,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 DEFAULT_MODEL = "nuclei"
 SAMPLE_NAMES = ("nuclei", "tissue", "stack", "cell", "coins", "histology")
@@ -37,7 +42,10 @@ TRAINING_FIELDS = (
     "seed",
 )
 
-_EPILOG = "Exit status: 0 done, 1 an error (told on standard error), 2 wrong usage."
+_EPILOG = (
+    "Exit status: 0 done; 1 an error, told on standard error; 2 wrong usage: what can be known to "
+    "be wrong from the command line alone, e.g. a value out of its range."
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     argparse.ArgumentParser
         Its result has ``command``, ``run`` (module and function), ``json`` and ``debug``.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="napari-unet",
         description="Segment images with a U-Net, correct, fine-tune, export.",
         epilog=_EPILOG,
@@ -71,6 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong usage as an error of ours, after one line of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        raise UsageError(message)
+
+
 class _Version(argparse.Action):
     """Look the version up only when it is asked for."""
 
@@ -80,12 +96,20 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from napari_unet import __version__
 
-        parser.exit(message=f"napari-unet {__version__}\n")
+        sys.stdout.write(f"napari-unet {__version__}\n")
+        parser.exit()
 
 
-def _command(add: Callable[..., argparse.ArgumentParser], name: str, run: str, text: str) -> Any:
-    """Start a command with what all commands have."""
-    parser = add(name, help=text, description=text, epilog=_EPILOG, allow_abbrev=False)
+def _command(add: Callable[..., Any], name: str, run: str, needs: str, text: str) -> Any:
+    """Start a command with what all commands have; ``needs`` is what it cannot do without."""
+    parser = add(
+        name,
+        help=text,
+        description=text,
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        usage=" ".join(f"napari-unet {name} {needs} [OPTION ...]".split()),
+    )
     parser.set_defaults(run=run)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output, nothing else"
@@ -96,9 +120,13 @@ def _command(add: Callable[..., argparse.ArgumentParser], name: str, run: str, t
 
 def _add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
     text = "Run the whole loop on a generated image: segment, correct, fine-tune, export."
-    parser = _command(add, "demo", "demo:run_demo", text)
+    parser = _command(add, "demo", "demo:run_demo", "", text)
     parser.add_argument(
-        "--out", metavar="DIR", default="demo", help="where to write; default: demo"
+        "--out",
+        metavar="DIR",
+        type=_path,
+        default="demo",
+        help="where to write; default: demo",
     )
     parser.add_argument("--gui", action="store_true", help="show the result in napari")
     _add_budget(parser)
@@ -107,51 +135,77 @@ def _add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_open(add: Callable[..., argparse.ArgumentParser]) -> None:
-    parser = _command(add, "open", "window:run_open", "Open napari with the U-Net dock.")
-    parser.add_argument("images", metavar="IMAGE", nargs="*", help="image files to open")
+    text = "Open napari with the U-Net dock."
+    parser = _command(add, "open", "window:run_open", "[IMAGE ...]", text)
+    parser.add_argument(
+        "images", metavar="IMAGE", type=_path, nargs="*", help="image files to open"
+    )
     parser.add_argument("--model", metavar="M", help="name or file of the model to start with")
     parser.add_argument("--sample", choices=SAMPLE_NAMES, help="open a sample image")
 
 
 def _add_models(add: Callable[..., argparse.ArgumentParser]) -> None:
-    _command(add, "models", "models:run_models", "List the installed models.")
+    _command(add, "models", "models:run_models", "", "List the installed models.")
 
 
 def _add_info(add: Callable[..., argparse.ArgumentParser]) -> None:
-    parser = _command(
-        add, "info", "models:run_info", "Show the card of a model: what it eats and gives."
-    )
+    text = "Show the card of a model: what it eats and gives."
+    parser = _command(add, "info", "models:run_info", "MODEL", text)
     parser.add_argument("model", metavar="MODEL", help="name or file of the model")
 
 
 def _add_segment(add: Callable[..., argparse.ArgumentParser]) -> None:
     text = "Segment images and write their masks as <name>_labels.tif."
-    parser = _command(add, "segment", "segment:run_segment", text)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files or folders of them")
-    _add_model(parser)
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the masks")
+    needs = "IMAGE [IMAGE ...] --out DIR"
+    parser = _command(add, "segment", "segment:run_segment", needs, text)
     parser.add_argument(
-        "--probability", action="store_true", help="also write <name>_probability.tif"
+        "images", metavar="IMAGE", type=_path, nargs="+", help="image files or folders of them"
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", type=_path, required=True, help="folder for the masks"
+    )
+    parser.add_argument(
+        "--probability", action="store_true", help="also write <name>_probability.tif (or .zarr)"
     )
     parser.add_argument(
         "--format",
         action="append",
-        choices=get_args(ExportFormat),
-        help="file format of the masks, may be repeated; default: TIFF for ImageJ",
+        choices=(*get_args(ExportFormat), *get_args(ZarrFormat)),
+        help=(
+            "file format of the masks, may be repeated; default: TIFF for ImageJ; with zarr and "
+            "ome-zarr images may be larger than memory, and a run that was broken off goes on"
+        ),
     )
     _add_segmenting(parser)
 
 
 def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
     text = "Let a model learn from images and their labels, which are paired by name."
-    parser = _command(add, "finetune", "finetune:run_finetune", text)
+    needs = "--images DIR --labels DIR --out FILE"
+    parser = _command(add, "finetune", "finetune:run_finetune", needs, text)
     _add_model(parser)
-    parser.add_argument("--images", metavar="DIR", required=True, help="folder of images")
     parser.add_argument(
-        "--labels", metavar="DIR", required=True, help="folder of labels, 0 is background"
+        "--images", metavar="DIR", type=_path, required=True, help="folder of images"
     )
     parser.add_argument(
-        "--out", metavar="FILE", required=True, help="where to save the model (.safetensors)"
+        "--labels",
+        metavar="DIR",
+        type=_path,
+        required=True,
+        help="folder of labels, 0 is background",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=_weights_path,
+        required=True,
+        help="where to save the model (.safetensors)",
+    )
+    parser.add_argument(
+        "--keep-anyway",
+        action="store_true",
+        help="save the new model even if it is not better on the held-out labels",
     )
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)  # not there yet
     _add_budget(parser)
@@ -162,9 +216,9 @@ def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_evaluate(add: Callable[..., argparse.ArgumentParser]) -> None:
     text = "Judge masks against the truth: files, or folders paired by name."
-    parser = _command(add, "evaluate", "masks:run_evaluate", text)
-    parser.add_argument("pred", metavar="PRED", help="masks to be judged")
-    parser.add_argument("truth", metavar="TRUTH", help="true masks")
+    parser = _command(add, "evaluate", "masks:run_evaluate", "PRED TRUTH", text)
+    parser.add_argument("pred", metavar="PRED", type=_path, help="masks to be judged")
+    parser.add_argument("truth", metavar="TRUTH", type=_path, help="true masks")
     parser.add_argument(
         "--volumes",
         action="store_true",
@@ -173,15 +227,19 @@ def _add_evaluate(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_export(add: Callable[..., argparse.ArgumentParser]) -> None:
-    parser = _command(add, "export", "masks:run_export", "Write labels in another format.")
-    parser.add_argument("labels", metavar="LABELS", help="file of labels")
-    parser.add_argument("--out", metavar="FILE", required=True, help="the mask")
+    text = "Write labels in another format."
+    parser = _command(add, "export", "masks:run_export", "LABELS --out FILE", text)
+    parser.add_argument("labels", metavar="LABELS", type=_path, help="file of labels")
+    parser.add_argument("--out", metavar="FILE", type=_path, required=True, help="the mask")
     text = f"{ExportSettings.model_fields['format'].description} Default: as the name ends."
     parser.add_argument("--format", choices=get_args(ExportFormat), help=text)
     text = f"{ExportSettings.model_fields['kind'].description} Default: instance."
     parser.add_argument("--kind", choices=get_args(MaskKind), help=text)
     parser.add_argument(
-        "--image", metavar="IMAGE", help="image the labels belong to: its axes and pixel size"
+        "--image",
+        metavar="IMAGE",
+        type=_path,
+        help="image the labels belong to: its axes and pixel size",
     )
     parser.add_argument(
         "--pixel-size-um", type=float, metavar="UM", help="pixel size in micrometres"
@@ -190,7 +248,7 @@ def _add_export(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_doctor(add: Callable[..., argparse.ArgumentParser]) -> None:
     text = "Look whether all that is needed is there, and say what mends what is not."
-    _command(add, "doctor", "doctor:run_doctor", text)
+    _command(add, "doctor", "doctor:run_doctor", "", text)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -213,7 +271,49 @@ def _add_segmenting(parser: argparse.ArgumentParser) -> None:
     """Add how an image is given to the network and objects are found."""
     group = parser.add_argument_group("how it segments")
     group.add_argument(
-        "--axes", metavar="A", help="axes of the images, e.g. TZCYX; default: as the file says"
+        "--settings",
+        metavar="REPORT",
+        type=_path,
+        help="JSON report of an earlier run whose settings are used where no option says otherwise",
+    )
+    group.add_argument(
+        "--axes",
+        metavar="A",
+        type=_axes,
+        help="axes of the images, e.g. TZCYX; default: as the file says",
     )
     add_fields(group, SegmentSettings, *SEGMENT_FIELDS)
     add_fields(group, InstanceSettings, *INSTANCE_FIELDS, default="the model's")
+
+
+def _path(text: str) -> Path:
+    """Read a path."""
+    from napari_unet.files.paths import as_path
+
+    with _told():
+        return as_path(text)
+
+
+def _weights_path(text: str) -> Path:
+    """Read where a model is to be saved."""
+    from napari_unet.models.library import weights_path
+
+    with _told():
+        return weights_path(text)
+
+
+def _axes(text: str) -> str:
+    """Read axes; whether they fit an image is seen later."""
+    from napari_unet.arrays.axes import check_axes
+
+    with _told():
+        return check_axes(text, [1] * len(text))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Let argparse tell what is wrong with a value."""
+    try:
+        yield
+    except UnetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.cli.finetune import SHOWN, cell, finetune_settings
+from napari_unet.cli.finetune import SHOWN, cell
+from napari_unet.cli.options import finetune_settings
+from napari_unet.files.atomic import check_writable
 
 if TYPE_CHECKING:
     import argparse
@@ -23,8 +24,8 @@ def run_demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.gui:
         require_window()
     settings = finetune_settings(options)
-    out = Path(options.out).expanduser()
-    job = demo_steps(out, settings, seed=settings.seed)
+    check_writable(options.out / "report.json")
+    job = demo_steps(options.out, settings, seed=settings.seed)
     result = drive(job, progress=console.progress)
     console.say("\nOutside the corrected boxes, where nobody helped:")
     rows = [("before", result.before), ("after", result.after)]

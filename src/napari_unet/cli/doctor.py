@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -31,13 +32,36 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_NAPARI = (0, 7)
 OLDEST_TORCH = (2, 4)
 PATIENCE_S = 90
-APT_PACKAGES = "libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libdbus-1-3"
+LIBRARIES = {
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libfontconfig.so.1": "libfontconfig1",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libdbus-1.so.3": "libdbus-1-3",
+    "libxkbcommon-x11.so.0": "libxkbcommon-x11-0",
+    "libxcb-cursor.so.0": "libxcb-cursor0",
+    "libxcb-icccm.so.4": "libxcb-icccm4",
+    "libxcb-keysyms.so.1": "libxcb-keysyms1",
+    "libxcb-shape.so.0": "libxcb-shape0",
+}
+"""What Qt needs of a Linux that may not have it, and the package of Debian and Ubuntu it is in."""
 
+_MISSING = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
+_NO_PLUGIN = re.compile(r'Could not (?:load|find) the Qt platform plugin "([^"]*)"')
+
+_TRY_LIBRARIES = """
+import ctypes, sys
+for name in sys.argv[1:]:
+    try:
+        ctypes.CDLL(name)
+    except OSError as error:
+        print(error, file=sys.stderr)
+"""
 _TRY_QT = """
 from qtpy import API_NAME, QT_VERSION
 from qtpy.QtWidgets import QApplication
 application = QApplication([])
-print(API_NAME, QT_VERSION)
+print(API_NAME, QT_VERSION, "on", application.platformName())
 """
 _TRY_OPENGL = """
 from qtpy.QtGui import QOffscreenSurface, QOpenGLContext
@@ -140,34 +164,42 @@ def check_napari() -> Iterator[Check]:
 
 
 def check_qt() -> Iterator[Check]:
-    """Look at the Qt binding: is there one, is it one, does it start."""
-    bindings = [name for name in BINDINGS if find_spec(name) is not None]
+    """Look at the Qt binding: is there one, is it one, does it start, does it reach the screen."""
+    bindings = _bindings()
     if not bindings:
         yield Check("Qt", "broken", "no Qt binding", _pip('install "napari[all]"'))
         return
     if len(bindings) > 1:
         found = f"{' and '.join(bindings)} are both installed; they can get in each other's way"
         yield Check("Qt bindings", "note", found, _pip(f"uninstall {bindings[-1]}"))
-    is_well, said = _try(_TRY_QT, QT_QPA_PLATFORM="offscreen")
-    if is_well:
-        yield Check("Qt", "ok", said)
+    tried = _try(_TRY_QT, QT_QPA_PLATFORM="offscreen")
+    if not tried.is_well:
+        yield _broken_qt("Qt", tried, bindings[0])
+        return
+    yield Check("Qt", "ok", tried.said)
+    if has_screen():
+        yield from _check_window(bindings[0])
     else:
-        yield Check("Qt", "broken", said, _mend_qt(said, bindings[0]))
-
-
-def check_screen() -> Iterator[Check]:
-    """Look for a screen, and try OpenGL on it."""
-    if not has_screen():
         mend = "Use a desktop session, or: xvfb-run napari-unet open"
         yield Check("screen", "note", "none here: windows cannot open, commands work", mend)
+
+
+def _check_window(binding: str) -> Iterator[Check]:
+    """Try to reach the screen the way a window would, and OpenGL on it."""
+    # Without a platform of its own choice Qt takes what a window would: xcb, wayland ...
+    tried = _try(_TRY_QT)
+    if not tried.is_well:
+        yield _broken_qt("window", tried, binding)
         return
-    if find_spec("qtpy") is None:
-        return
-    is_well, said = _try(_TRY_OPENGL)
-    if is_well:
-        yield Check("OpenGL", "ok", said)
+    yield Check("window", "ok", tried.said)
+    tried = _try(_TRY_OPENGL)
+    if tried.is_well:
+        yield Check("OpenGL", "ok", tried.said)
+    elif "ModuleNotFoundError" in tried.said:
+        yield Check("OpenGL", "broken", tried.said, _pip('install "napari[all]"'))
     else:
-        yield Check("OpenGL", "broken", said, "Install the newest driver of the graphics card.")
+        mend = "Install the newest driver of the graphics card."
+        yield Check("OpenGL", "broken", tried.said, mend)
 
 
 def check_models() -> Iterator[Check]:
@@ -191,9 +223,16 @@ LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (
     check_torch,
     check_napari,
     check_qt,
-    check_screen,
     check_models,
 )
+
+
+def window_problem() -> Check | None:
+    """Say why no window can open on this Linux; elsewhere Qt brings all it needs."""
+    if sys.platform != "linux":
+        return None
+    tried = _try(_TRY_QT)
+    return None if tried.is_well else _broken_qt("window", tried, _bindings()[0])
 
 
 def has_screen() -> bool:
@@ -227,11 +266,25 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _try(code: str, **environment: str) -> tuple[bool, str]:
-    """Run code in a process of its own; return whether it went well, and its last line."""
+def _bindings() -> list[str]:
+    """Name the Qt bindings that are installed."""
+    return [name for name in BINDINGS if find_spec(name) is not None]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """How code in a process of its own ended: its last line, and all it wrote as errors."""
+
+    is_well: bool
+    said: str
+    errors: str = ""
+
+
+def _try(code: str, *arguments: str, **environment: str) -> _Tried:
+    """Run code in a process of its own."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, *arguments],
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
@@ -240,21 +293,52 @@ def _try(code: str, **environment: str) -> tuple[bool, str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False, f"no answer within {PATIENCE_S} s"
-    lines = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()]
-    if done.returncode == 0:
-        return True, lines[-1] if lines else ""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return False, lines[-1] if lines else f"ended with status {done.returncode}"
+        return _Tried(False, f"no answer within {PATIENCE_S} s")
+    is_well = done.returncode == 0
+    lines = [line.strip() for line in (done.stdout if is_well else done.stderr).splitlines()]
+    last = next((line for line in reversed(lines) if line), "")
+    return _Tried(is_well, last or f"ended with status {done.returncode}", done.stderr)
 
 
-def _mend_qt(said: str, binding: str) -> str:
-    """Say what mends a Qt that does not start."""
-    if sys.platform == "linux" and (".so" in said or "plugin" in said):
-        if shutil.which("apt-get"):
-            return f"sudo apt-get install {APT_PACKAGES}"
-        return "Install the system packages of EGL, OpenGL, libxkbcommon-x11 and xcb-util-cursor."
-    return _pip(f"install --force-reinstall {binding}")
+def _broken_qt(name: str, tried: _Tried, binding: str) -> Check:
+    """Say why Qt does not start, and what mends it."""
+    missing = _missing_libraries(tried) if sys.platform == "linux" else []
+    if missing:
+        be = "are" if len(missing) > 1 else "is"
+        return Check(name, "broken", f"{', '.join(missing)} {be} missing", _install(missing))
+    if name == "window" and "platform plugin" in tried.errors:
+        return Check(name, "broken", *_unreachable_screen(tried))
+    return Check(name, "broken", tried.said, _pip(f"install --force-reinstall {binding}"))
+
+
+def _unreachable_screen(tried: _Tried) -> tuple[str, str]:
+    """Say why a Qt that is whole does not reach the screen, and what mends it."""
+    chosen = os.environ.get("QT_QPA_PLATFORM")
+    if chosen:
+        return f"Qt cannot use the platform {chosen!r}", "unset QT_QPA_PLATFORM"
+    names = ("DISPLAY", "WAYLAND_DISPLAY")
+    where = " and ".join(f"{name}={os.environ[name]}" for name in names if os.environ.get(name))
+    plugins = ", ".join(dict.fromkeys(_NO_PLUGIN.findall(tried.errors)))
+    found = f"no screen answers at {where or 'this desktop'} (tried: {plugins or 'all'})"
+    return found, "Use a desktop session, or: xvfb-run napari-unet open"
+
+
+def _missing_libraries(tried: _Tried) -> list[str]:
+    """Name the libraries that Qt did not find; the system's loader stops at the first."""
+    said = f"{tried.errors}\n{tried.said}"
+    if ".so" not in said and "plugin" not in said:
+        return []
+    others = _try(_TRY_LIBRARIES, *LIBRARIES)
+    return sorted({*_MISSING.findall(said), *_MISSING.findall(others.errors)})
+
+
+def _install(libraries: list[str]) -> str:
+    """Return the line that installs libraries of the system."""
+    packages = [LIBRARIES.get(name) for name in libraries]
+    known = [package for package in packages if package is not None]
+    if shutil.which("apt-get") and len(known) == len(libraries):
+        return f"sudo apt-get install --yes --no-install-recommends {' '.join(known)}"
+    return f"Install the system's packages that hold {', '.join(libraries)}."
 
 
 def _pip(arguments: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from napari_unet.errors import FileError
 from napari_unet.files.images import PICTURE_SUFFIXES, TIFF_SUFFIXES
+from napari_unet.files.paths import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,16 +44,15 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     -------
     list of Path
         In the given order, each once; of a folder, sorted by name and without the masks and
-        probabilities that ``napari-unet segment`` writes. A name that does not exist stays in
-        the list, so that it is told where it is read.
+        probabilities that ``napari-unet segment`` writes. A name that does not exist and a
+        folder without images stay in the list, so that they are told where they are read.
     """
     found: dict[Path, None] = {}
     for text in paths:
         path = Path(text).expanduser()
         if _is_image_folder(path):
-            own = [file for file in in_folder(path) if not stem(file).endswith(_OUR_RESULTS)]
-            found.update(dict.fromkeys(own))
-        elif not path.exists() and any(sign in path.name for sign in "*?["):
+            found.update(dict.fromkeys(_own_images(path) or [path]))
+        elif not os.path.exists(path) and any(sign in path.name for sign in "*?["):
             matching = sorted(path.parent.glob(path.name))
             shown = [file for file in matching if not file.name.startswith(".")]
             found.update(dict.fromkeys(shown or [path]))
@@ -61,12 +62,24 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """List the image files in a folder, sorted by name, hidden ones left out."""
-    return sorted(
+    """List the image files in a folder, sorted by name, hidden ones left out.
+
+    Raises
+    ------
+    FileError
+        If the folder may not be read.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise FileError(
+            f"The folder {folder} cannot be read: {error.strerror}. Check that you may read it."
+        ) from error
+    return [
         path
-        for path in folder.iterdir()
+        for path in paths
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    ]
 
 
 def stem(path: Path) -> str:
@@ -100,7 +113,7 @@ def pair_files(first: Path, labels: Path, *, both_labels: bool = False) -> Pairs
         If a path is missing, nothing fits, or two files claim the same name.
     """
     for path in (first, labels):
-        if not path.exists():
+        if not is_there(path):
             raise FileError(f"There is no file or folder {path}. Check the path.")
     if not _is_image_folder(first) and not _is_image_folder(labels):
         return Pairs([(first, labels)])
@@ -119,7 +132,15 @@ def pair_files(first: Path, labels: Path, *, both_labels: bool = False) -> Pairs
 
 def _is_image_folder(path: Path) -> bool:
     """Say if a path is a folder of images; a zarr folder is an image itself."""
-    return path.is_dir() and path.suffix.lower() != ".zarr"
+    return os.path.isdir(path) and path.suffix.lower() != ".zarr"
+
+
+def _own_images(folder: Path) -> list[Path]:
+    """List the images of a folder without our results; none where it may not be read."""
+    try:
+        return [path for path in in_folder(folder) if not stem(path).endswith(_OUR_RESULTS)]
+    except FileError:
+        return []
 
 
 def _listed(path: Path) -> list[Path]:

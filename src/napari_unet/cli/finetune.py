@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.cli.files import pair_files
 from napari_unet.cli.masks import read_labels
-from napari_unet.cli.options import given, segment_settings
-from napari_unet.errors import LabelsError, ModelError, SettingError, UnetError
+from napari_unet.cli.options import finetune_settings, segment_settings
+from napari_unet.errors import LabelsError, ModelError, UnetError, UsageError
 from napari_unet.files.atomic import check_writable
 from napari_unet.files.images import read_image
-from napari_unet.models.library import weights_path
-from napari_unet.settings import FinetuneSettings, checked
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
     from napari_unet.cli.output import Console
     from napari_unet.models.model import Model
@@ -26,16 +24,17 @@ SHOWN = ("ap50", "f1", "iou", "missed", "spurious", "merged", "split")
 
 
 def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Fine-tune a model and save it, unless it has become worse."""
+    """Fine-tune a model and save it, if it is better or nobody could tell, or if told to."""
     from napari_unet.models.model import Model, load_model, save_model
     from napari_unet.runs.finetune import finetune_steps
     from napari_unet.runs.progress import drive
     from napari_unet.runs.report import write_report
 
     if options.resume:
-        raise SettingError("Resuming a stopped run is not there yet. Start it without --resume.")
-    out = weights_path(options.out)
+        raise UsageError("Resuming a stopped run is not there yet. Start it without --resume.")
+    out = options.out
     check_writable(out)
+    check_writable(out.with_suffix(".json"))
     model = load_model(options.model)
     segment = segment_settings(options, model.card)
     settings = finetune_settings(options)
@@ -45,34 +44,26 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     _show(result.report, console)
     console.say(result.verdict)
     written: dict[str, Any] = {"outcome": result.outcome, "verdict": result.verdict}
-    if result.outcome != "not better":
+    is_worse = result.outcome == "not better"
+    if not is_worse or options.keep_anyway:
         name = out.stem
         path = save_model(Model(result.model.net, result.model.card.replace(name=name)), out)
         report = write_report(path.with_suffix(".json"), result.report)
         console.say(f"-> {path}\n-> {report}")
         written |= {"out": path, "report_file": report}
+        if is_worse:
+            console.note(f"Not better than {model.card.name}, and saved all the same.")
     else:
-        console.problem(f"The model was not better than {model.card.name}; {out} was not written.")
+        console.problem(
+            f"The new model is not better than {model.card.name}, so {out} was not written. Give "
+            "more labels, or keep it all the same with --keep-anyway."
+        )
     return {**written, "report": result.report}
-
-
-def finetune_settings(options: argparse.Namespace) -> FinetuneSettings:
-    """Build the settings from the options; steps replace the time budget.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range.
-    """
-    values = given(options, FinetuneSettings)
-    if "steps" in values:
-        values.setdefault("seconds", None)
-    return checked(FinetuneSettings, values)
 
 
 def _read_samples(options: argparse.Namespace, model: Model, console: Console) -> list[Sample]:
     """Read all pairs; a bad one is told and left out."""
-    found = pair_files(Path(options.images).expanduser(), Path(options.labels).expanduser())
+    found = pair_files(options.images, options.labels)
     for path in found.alone:
         console.note(f"{path}: no partner of this name, left out.")
     samples: list[Sample] = []
@@ -80,7 +71,7 @@ def _read_samples(options: argparse.Namespace, model: Model, console: Console) -
         try:
             samples += _planes(image, labels, options.axes, model)
         except UnetError as error:
-            console.problem(f"{image}: {error} Left out.")
+            console.left_out(image, error, "Left out.")
     if not samples:
         raise LabelsError("None of the pairs could be used, so there is nothing to learn from.")
     return samples

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.cli.files import pair_files
-from napari_unet.errors import LabelsError, UnetError
+from napari_unet.errors import LabelsError, UnetError, UsageError
 from napari_unet.files.images import ImageFile, read_image
-from napari_unet.files.masks import export_labels
+from napari_unet.files.masks import check_mask, check_pixel_size, export_labels
 
 if TYPE_CHECKING:
     import argparse
@@ -25,8 +25,7 @@ def run_evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any
     """Judge masks against the truth, each image and all together."""
     from napari_unet.arrays.metrics import pooled
 
-    pred, true = Path(options.pred).expanduser(), Path(options.truth).expanduser()
-    found = pair_files(pred, true, both_labels=True)
+    found = pair_files(options.pred, options.truth, both_labels=True)
     for path in found.alone:
         console.note(f"{path}: nothing to compare it with, left out.")
     scores: dict[str, dict[str, float]] = {}
@@ -34,7 +33,7 @@ def run_evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any
         try:
             scores[str(labels)] = _evaluate_pair(labels, truth, volumes=options.volumes)
         except UnetError as error:
-            console.problem(f"{labels}: {error} Skipped.")
+            console.left_out(labels, error)
     if not scores:
         return {"images": {}, "pooled": None}
     together = pooled(scores.values())
@@ -50,12 +49,13 @@ def run_evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any
 
 def run_export(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Write labels in another format."""
-    source = read_image(Path(options.labels).expanduser())
+    _check_usage(options)
+    source = read_image(options.labels)
     labels = read_labels(source)
-    image = read_image(Path(options.image).expanduser()) if options.image else None
+    image = None if options.image is None else read_image(options.image)
     written = export_labels(
         labels,
-        Path(options.out).expanduser(),
+        options.out,
         options.format,
         kind=options.kind or "instance",
         axes=_own_axes(source, image),
@@ -83,6 +83,11 @@ def read_labels(source: ImageFile) -> NDArray[Any]:
             "object, 0 for background. Save the labels, not their picture."
         )
     if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise LabelsError(
+                f"{source.path.name} holds values that are no numbers (NaN or infinite), labels "
+                "were expected: one whole number per object, 0 for background."
+            )
         whole = np.rint(array)
         if not np.array_equal(whole, array) or np.abs(array).max(initial=0) > 2**31:
             raise LabelsError(
@@ -91,6 +96,15 @@ def read_labels(source: ImageFile) -> NDArray[Any]:
             )
         array = whole.astype(np.int64)
     return array
+
+
+def _check_usage(options: argparse.Namespace) -> None:
+    """Refuse what makes no sense before any file is looked at."""
+    try:
+        check_mask(options.out, options.format)
+        check_pixel_size(options.pixel_size_um)
+    except UnetError as error:
+        raise UsageError(str(error)) from error
 
 
 def _evaluate_pair(labels: Path, truth: Path, *, volumes: bool) -> dict[str, float]:

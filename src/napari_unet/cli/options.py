@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from napari_unet.settings import InstanceSettings, SegmentSettings, Settings, checked
+from napari_unet.errors import SettingError
+from napari_unet.settings import (
+    FinetuneSettings,
+    InstanceSettings,
+    SegmentSettings,
+    Settings,
+    checked,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic.fields import FieldInfo
 
     from napari_unet.models.card import Card
@@ -15,6 +25,8 @@ if TYPE_CHECKING:
 
 INSTANCE_FIELDS = ("threshold", "min_size", "split", "fill_holes")
 SEGMENT_FIELDS = ("channels", "invert", "object_size_px", "tile_px", "halo_px", "device")
+
+_NAMED = re.compile(r"^Setting [\w.]+ = .+?: ")
 
 Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
@@ -40,9 +52,8 @@ def add_fields(
         option = "--" + name.replace("_", "-")
         said = default or _said(field.default)
         text = f"{field.description}{_range(field)} Default: {said}."
-        parser.add_argument(
-            option, dest=name, default=None, help=text.replace("%", "%%"), **_form(field)
-        )
+        form = _form(field, kind, name)
+        parser.add_argument(option, dest=name, default=None, help=text.replace("%", "%%"), **form)
 
 
 def given(options: argparse.Namespace, kind: type[Settings]) -> dict[str, Any]:
@@ -52,33 +63,78 @@ def given(options: argparse.Namespace, kind: type[Settings]) -> dict[str, Any]:
 
 
 def segment_settings(options: argparse.Namespace, card: Card) -> SegmentSettings:
-    """Build the settings of a segmentation: the options, and for the rest the model's own.
+    """Build the settings of a segmentation.
+
+    What the command line says comes first, then what a replayed run had (``--settings``), then
+    the model's own.
 
     Raises
     ------
-    SettingError
-        If a value is out of its range.
+    FileError
+        If the report to be replayed cannot be read.
     """
-    instances = card.instances.replace(**given(options, InstanceSettings))
-    return checked(SegmentSettings, {**given(options, SegmentSettings), "instances": instances})
+    _, replayed = _replayed(options)
+    base = replayed or SegmentSettings(instances=card.instances)
+    instances = base.instances.replace(**given(options, InstanceSettings))
+    return base.replace(**{**given(options, SegmentSettings), "instances": instances})
 
 
-def _form(field: FieldInfo) -> dict[str, Any]:
+def finetune_settings(options: argparse.Namespace) -> FinetuneSettings:
+    """Build the settings of a training: the command line, then a replayed run, then the usual.
+
+    Raises
+    ------
+    FileError
+        If the report to be replayed cannot be read.
+    """
+    replayed, _ = _replayed(options)
+    values = given(options, FinetuneSettings)
+    budget = {"steps": "seconds", "seconds": "steps"}  # one replaces the other
+    values.update({budget[name]: None for name in budget if name in values})
+    return (replayed or FinetuneSettings()).replace(**values)
+
+
+def _replayed(
+    options: argparse.Namespace,
+) -> tuple[FinetuneSettings | None, SegmentSettings | None]:
+    """Read the settings of the run whose report was named."""
+    if getattr(options, "settings", None) is None:
+        return None, None
+    from napari_unet.runs.report import read_settings
+
+    return read_settings(options.settings)
+
+
+def _form(field: FieldInfo, kind: type[Settings], name: str) -> dict[str, Any]:
     """Say how the value of a field is written."""
     kinds = _kinds(field.annotation)
     if bool in kinds:
         return {"action": argparse.BooleanOptionalAction}
-    choices = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+    choices = [value for one in kinds if get_origin(one) is Literal for value in get_args(one)]
     if choices:
         return {"choices": choices}
-    if any(get_origin(kind) is tuple for kind in kinds):
-        return {"type": lambda text: text.split(","), "metavar": "N[,N...]"}
-    return {"metavar": "N"}
+    if any(get_origin(one) is tuple for one in kinds):
+        return {"type": _reader(kind, name, several=True), "metavar": "N[,N...]"}
+    return {"type": _reader(kind, name), "metavar": "N"}
+
+
+def _reader(kind: type[Settings], name: str, *, several: bool = False) -> Callable[[str], Any]:
+    """Return what reads the value of a field, so that argparse tells what is wrong with it."""
+
+    def read(text: str) -> Any:
+        value = text.split(",") if several else text
+        try:
+            return getattr(checked(kind, {name: value}), name)
+        except SettingError as error:
+            reason = _NAMED.sub("", str(error))  # argparse names the option
+            raise argparse.ArgumentTypeError(f"{text!r}: {reason}") from error
+
+    return read
 
 
 def _range(field: FieldInfo) -> str:
     """Say the limits of a field, unless its text does."""
-    limits = {"ge": "from {:g}", "gt": "above {:g}", "le": "up to {:g}", "lt": "below {:g}"}
+    limits = {"ge": "from {}", "gt": "above {}", "le": "up to {}", "lt": "below {}"}
     said = [
         text.format(getattr(bound, name))
         for bound in field.metadata

@@ -6,6 +6,7 @@ the meantime goes to standard error.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -18,6 +19,8 @@ from napari_unet.runs.progress import Note, Progress, StepDone, TileDone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from napari_unet.errors import UnetError
 
 _SHORTEST_PAUSE_S = 0.1
 _BAR_CHARACTERS = 24
@@ -37,6 +40,9 @@ class Console:
         self.problems: list[str] = []
         self._out = sys.stdout
         self._err = sys.stderr
+        for stream in (self._out, self._err):
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")  # any name can be written
         self._shown = 0.0
         self._line_width = 0
 
@@ -65,6 +71,15 @@ class Console:
         """Tell what went wrong; the command ends with exit status 1."""
         self.problems.append(text)
         self.note(f"napari-unet: {text}")
+
+    def left_out(self, path: Path, error: UnetError, outcome: str = "Skipped.") -> None:
+        """Tell why one file of several could not be used; its name is told once."""
+        text = str(error)
+        if text.startswith(path.name):
+            text = f"{path}{text.removeprefix(path.name)}"
+        elif path.name not in text:
+            text = f"{path}: {text}"
+        self.problem(f"{text} {outcome}")
 
     def traceback(self) -> None:
         """Write the traceback of the exception that is being handled."""

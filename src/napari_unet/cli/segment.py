@@ -6,23 +6,27 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_unet.arrays.axes import plan_planes
+from napari_unet.arrays.blocks import cut_blocks, plan_blocks
 from napari_unet.cli.files import find_images, stem
 from napari_unet.cli.options import segment_settings
-from napari_unet.errors import FileError, SettingError, UnetError
+from napari_unet.errors import FileError, SettingError, UnetError, UsageError
 from napari_unet.files.images import ImageFile, read_image
 from napari_unet.files.masks import SUFFIXES, export_labels
 from napari_unet.files.probability import write_probability
+from napari_unet.files.zarrs import ZARR_FORMATS, ZarrFile
 
 if TYPE_CHECKING:
     import argparse
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from napari_unet.cli.output import Console
     from napari_unet.models.model import Model
     from napari_unet.runs.predict import Segmentation
     from napari_unet.settings import ExportFormat, SegmentSettings
+
+FIRST_SUFFIX = {name: endings[0] for name, endings in SUFFIXES.items()}
 
 
 def run_segment(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def run_segment(options: argparse.Namespace, console: Console) -> dict[str, Any]
         except UnetError as error:
             if options.debug:
                 console.traceback()
-            console.problem(f"{path}: {error} Skipped.")
+            console.left_out(path, error)
     if not results and not console.problems:
         raise FileError("There are no images in what was given. Name image files or a folder.")
     return {"model": model.card.name, "settings": settings, "images": results}
@@ -63,11 +67,22 @@ def _segment_one(
     started = time.monotonic()
     image = read_image(path)
     axes = options.axes or image.axes
-    job = segment_steps(model, image.array, axes, settings, keep_probability=options.probability)
+    zarrs = _zarr_files(image, axes, names, model)
+    labels, probability = (zarrs.get(kind) for kind in ("labels", "probability"))
+    job = segment_steps(
+        model,
+        image.array,
+        axes,
+        settings,
+        None if labels is None else labels.array,
+        keep_probability=options.probability,
+        probability_out=None if probability is None else probability.array,
+    )
     segmentation = drive(job, progress=console.progress)
     files = _write(segmentation, names, image, model)
-    seconds = round(time.monotonic() - started, 2)
     count = _count(segmentation.labels, model.card.architecture.spatial_dims)
+    files += [file.finish(are_labels=kind == "labels") for kind, file in zarrs.items()]
+    seconds = round(time.monotonic() - started, 2)
     unit = "objects" if model.card.labels == "instance" else "classes"
     size = " x ".join(map(str, image.array.shape))
     said = f"{size} ({axes}), {count} {unit}, {seconds:.1f} s"
@@ -82,13 +97,35 @@ def _segment_one(
     }
 
 
+def _zarr_files(
+    image: ImageFile, axes: str, names: dict[str, Path], model: Model
+) -> dict[str, ZarrFile]:
+    """Create what is written block by block: labels, and probabilities if they are wanted."""
+    spatial_dims = model.card.architecture.spatial_dims
+    planes = plan_planes(image.array.shape, axes, spatial_dims)
+    size = _sizes(image, planes.out_axes)
+    files = {}
+    for name, path in names.items():
+        if name in ZARR_FORMATS:
+            files["labels"] = ZarrFile(
+                path, planes.out_shape, "int32", planes.out_axes, spatial_dims, size
+            )
+        elif path.suffix == ".zarr":
+            shape = (len(model.card.outputs), *planes.out_shape)
+            axes = f"C{planes.out_axes}"
+            files["probability"] = ZarrFile(path, shape, "float32", axes, spatial_dims, size)
+    return files
+
+
 def _write(
     segmentation: Segmentation, names: dict[str, Path], image: ImageFile, model: Model
 ) -> list[Path]:
-    """Write labels and, if it has a name, the probability."""
+    """Write labels and, if it has a name, the probability; what is zarr is written already."""
     size = _sizes(image, segmentation.axes)
     files = []
     for format_name, path in names.items():
+        if path.suffix == ".zarr":
+            continue
         if format_name == "probability":
             outputs = model.card.outputs
             files.append(
@@ -98,7 +135,7 @@ def _write(
             chosen: ExportFormat | None = format_name or None  # type: ignore[assignment]
             files.append(
                 export_labels(
-                    segmentation.labels,
+                    np.asarray(segmentation.labels),
                     path,
                     chosen,
                     kind=model.card.labels,
@@ -110,15 +147,18 @@ def _write(
 
 
 def _names(
-    path: Path, out: Path, formats: list[ExportFormat | None], *, probability: bool
+    path: Path, out: Path, formats: list[str | None], *, probability: bool
 ) -> dict[str, Path]:
     """Name the files of an image by format; "" is the one that the program chooses."""
     names: dict[str, Path] = {}
     for chosen in formats:
-        ending = ".tif" if chosen is None else SUFFIXES[chosen][0]
+        ending = ".tif" if chosen is None else {**ZARR_FORMATS, **FIRST_SUFFIX}[chosen]
         names[chosen or ""] = out / f"{stem(path)}_labels{ending}"
+    zarr = [ZARR_FORMATS[chosen] for chosen in formats if chosen in ZARR_FORMATS]
+    if len(zarr) > 1:
+        raise UsageError("The formats zarr and ome-zarr cannot be written together. Choose one.")
     if probability:
-        names["probability"] = out / f"{stem(path)}_probability.tif"
+        names["probability"] = out / f"{stem(path)}_probability{(*zarr, '.tif')[0]}"
     return names
 
 
@@ -147,7 +187,9 @@ def _sizes(image: ImageFile, axes: str) -> tuple[float, ...] | None:
     return tuple(known[axis] for axis in spatial)
 
 
-def _count(labels: NDArray[np.int32], spatial_dims: int) -> int:
+def _count(labels: Any, spatial_dims: int) -> int:
     """Count what was found; the network's planes or volumes are numbered from 1 each."""
-    planes = labels.reshape(-1, *labels.shape[-spatial_dims:])
-    return int(sum(plane.max(initial=0) for plane in planes))
+    lead, spatial = labels.shape[:-spatial_dims], labels.shape[-spatial_dims:]
+    blocks = cut_blocks(spatial, plan_blocks(spatial, chunks=getattr(labels, "chunks", None)))
+    planes = np.ndindex(*lead)
+    return sum(max(int(np.max(labels[(*at, *block)])) for block in blocks) for at in planes)

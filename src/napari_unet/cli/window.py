@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.cli.doctor import BINDINGS, has_screen
+from napari_unet.cli.doctor import BINDINGS, has_screen, window_problem
 from napari_unet.errors import UnetError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def require_window() -> None:
     Raises
     ------
     UnetError
-        If there is no screen, or no Qt binding.
+        If there is no screen, or no Qt binding that reaches it.
     """
     if not has_screen():
         raise UnetError(
@@ -44,3 +44,6 @@ def require_window() -> None:
             "Qt is not installed, so no window can open. "
             'Run: pip install "napari-unet-interactive[all]"'
         )
+    problem = window_problem()
+    if problem is not None:  # Qt itself would end this process without a word
+        raise UnetError(f"No window can open: {problem.found}. To mend it: {problem.mend}")

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from napari_unet.arrays.axes import check_axes, guess_axes, labels_axes
-from napari_unet.errors import FileError, ImageError, LabelsError, SettingError
+from napari_unet.errors import FileError, ImageError, LabelsError, SettingError, described
 from napari_unet.files.atomic import written_beside
 from napari_unet.files.images import ImageFile, read_image
+from napari_unet.files.paths import as_path
 from napari_unet.settings import ExportFormat, MaskKind
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "png": (".png",),
 }
 """Endings of each format; the first is the usual one."""
+
+SMALLEST_PIXEL_UM, LARGEST_PIXEL_UM = 1e-6, 1e6
+"""What lies beyond is a slip of the keyboard, and no TIFF can hold it."""
 
 _LARGEST_16_BIT = 65_535
 
@@ -88,14 +92,15 @@ def export_labels(
     SettingError
         If the format, the kind or the pixel size make no sense.
     FileError
-        If the file cannot be written.
+        If the file cannot be written, or the format cannot hold a stack.
     """
-    target = Path(path)
+    target = as_path(path, "a mask")
     numbers = _whole_numbers(labels)
-    known = read_image(image) if isinstance(image, str | os.PathLike) else image
+    known = _known_image(image)
     names = _mask_axes(numbers, axes, known)
     _check_fits(numbers.shape, names, known)
     chosen = _choose_format(target, format, int(numbers.max(initial=0)), kind)
+    _check_holds(chosen, names)
     array = _of_kind(numbers, kind, chosen)
     writer = {"png": _write_png, "ome-tiff": _write_ome, "imagej-tiff": _write_imagej}[chosen]
     mask = _Mask(array, names, _sizes(names, pixel_size_um, known))
@@ -104,12 +109,59 @@ def export_labels(
     return target
 
 
+def check_mask(
+    path: str | os.PathLike[str], format: ExportFormat | None = None, axes: str = "YX"
+) -> None:
+    """Check before any work whether a mask can be written under a name in a format.
+
+    Parameters
+    ----------
+    path : str or path
+        Where the mask will belong; nothing is written.
+    format : {"imagej-tiff", "ome-tiff", "png"}, optional
+        By default what the name's ending says.
+    axes : str
+        Axes of the labels there will be, those of the image without C.
+
+    Raises
+    ------
+    SettingError
+        If the name tells no format, or another one.
+    FileError
+        If the format cannot hold a stack, or this is no path.
+    """
+    _check_holds(_choose_format(as_path(path, "a mask"), format), axes)
+
+
+def check_pixel_size(pixel_size_um: float | Sequence[float] | None, axes: str = "YX") -> None:
+    """Check a pixel size before any work.
+
+    Parameters
+    ----------
+    pixel_size_um : float or sequence of float, optional
+        In micrometres: one number, or one per spatial axis, Z first.
+    axes : str
+        Axes of the labels.
+
+    Raises
+    ------
+    SettingError
+        If it is no positive number, or as many as there are spatial axes.
+    """
+    _sizes(axes, pixel_size_um, None)
+
+
 # What is written
 
 
 def _whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     """Check that these are labels at all."""
-    numbers = np.asarray(labels)
+    try:
+        numbers = np.asarray(labels)
+    except ValueError as error:
+        raise LabelsError(
+            f"The labels cannot be read as an array ({error}). Give an array of whole numbers."
+        ) from error
     if numbers.dtype.kind not in "iub":
         raise LabelsError(
             f"Labels of type {numbers.dtype} were given, whole numbers were expected. "
@@ -122,15 +174,30 @@ def _whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     return numbers
 
 
-def _mask_axes(numbers: NDArray[Any], axes: str | None, image: Any) -> str:
+def _known_image(image: object) -> ImageFile | None:
+    """Read the image the labels belong to; the axes of a bare array are guessed."""
+    if image is None or isinstance(image, ImageFile):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    array: Any = image if hasattr(image, "shape") else np.asarray(image)
+    if array.ndim < 2:
+        raise LabelsError(
+            f"An image was expected, {described(image)} of shape {array.shape} was given. Give an "
+            "array or the path of a file."
+        )
+    return ImageFile(array, guess_axes(array.shape), None, "pixel", Path())
+
+
+def _mask_axes(numbers: NDArray[Any], axes: str | None, image: ImageFile | None) -> str:
     """Name the axes: as told, as the image's, or T Z Y X counted from the end."""
-    if axes is None and isinstance(image, ImageFile):
+    if axes is None and image is not None:
         without_channel = labels_axes(image.axes)
         axes = without_channel if len(without_channel) == numbers.ndim else None
     if axes is None:
         axes = "TZYX"[-numbers.ndim :] if numbers.ndim <= 4 else guess_axes(numbers.shape)
     try:
-        check_axes(axes, numbers.shape)
+        axes = check_axes(axes, numbers.shape)
     except ImageError as error:
         raise LabelsError(str(error)) from error
     if "C" in axes:
@@ -141,37 +208,37 @@ def _mask_axes(numbers: NDArray[Any], axes: str | None, image: Any) -> str:
     return axes
 
 
-def _check_fits(shape: tuple[int, ...], axes: str, image: Any) -> None:
-    """Compare the plane of the labels with that of the image."""
+def _check_fits(shape: tuple[int, ...], axes: str, image: ImageFile | None) -> None:
+    """Compare the labels with the image, axis by axis."""
     if image is None:
         return
-    array, image_axes = (image.array, image.axes) if isinstance(image, ImageFile) else (image, None)
-    if image_axes is None:
-        fits = tuple(array.shape[: len(shape)]) == shape or tuple(array.shape[-2:]) == shape[-2:]
-        found = tuple(array.shape)
-    else:
-        lengths = dict(zip(image_axes, array.shape, strict=True))
-        found = tuple(lengths.get(axis, 1) for axis in axes)
-        fits = found == shape
-    if not fits:
-        raise LabelsError(
-            f"The labels are {_times(shape)}, the image is {_times(found)}. "
-            "Give the image the labels were made on."
-        )
+    whole = tuple(image.array.shape)
+    lengths = dict(zip(image.axes, whole, strict=True))
+    is_whole = all(axis in axes or lengths[axis] == 1 for axis in labels_axes(image.axes))
+    agrees = tuple(lengths.get(axis, 1) for axis in axes) == shape
+    if (agrees and is_whole) or whole == shape:  # the latter where the axes were misread
+        return
+    do = "the image the labels were made on" if is_whole else "labels of all its planes"
+    raise LabelsError(
+        f"The labels are {_times(shape)}, the image is {_times(whole)} ({image.axes}). Give {do}."
+    )
 
 
-def _choose_format(target: Path, wanted: str | None, largest: int, kind: str) -> str:
+def _choose_format(
+    target: Path, wanted: str | None, largest: int = 0, kind: str = "instance"
+) -> str:
     """Take the wanted format, else the one the name's ending says."""
     name = target.name.lower()
     if wanted is None:
         fitting = [format for format, ends in SUFFIXES.items() if name.endswith(ends)]
         if not fitting:
             raise SettingError(
-                f"The name {target.name} does not tell a format. End it in .ome.tif, .tif or .png."
+                f"The name {target.name!r} does not tell a format. End it in .ome.tif, .tif or "
+                ".png."
             )
         too_many = fitting[0] == "imagej-tiff" and largest > _LARGEST_16_BIT and kind != "binary"
         wanted = "ome-tiff" if too_many else fitting[0]
-    if wanted not in SUFFIXES:
+    if wanted not in get_args(ExportFormat):
         raise SettingError(
             f"Format {wanted!r} is not known. Choose {', '.join(get_args(ExportFormat))}."
         )
@@ -182,6 +249,15 @@ def _choose_format(target: Path, wanted: str | None, largest: int, kind: str) ->
             f"End it in {SUFFIXES[wanted][0]}."
         )
     return wanted
+
+
+def _check_holds(format: str, axes: str) -> None:
+    """Refuse a stack where the format holds one plane."""
+    if format == "png" and len(axes) > 2:
+        raise FileError(
+            f"The labels are a stack ({axes}), a PNG holds one plane and no pixel size. Use "
+            "OME-TIFF."
+        )
 
 
 def _of_kind(numbers: NDArray[Any], kind: str, format: str) -> NDArray[Any]:
@@ -205,23 +281,28 @@ def _of_kind(numbers: NDArray[Any], kind: str, format: str) -> NDArray[Any]:
 
 
 def _sizes(
-    axes: str, pixel_size_um: float | Sequence[float] | None, image: Any
+    axes: str, pixel_size_um: float | Sequence[float] | None, image: ImageFile | None
 ) -> Mapping[str, float]:
     """Give each spatial axis its pixel size in micrometres; empty if unknown."""
     spatial = [axis for axis in axes if axis in "ZYX"]
     if pixel_size_um is None:
-        if not isinstance(image, ImageFile) or image.pixel_size_um is None:
+        if image is None or image.pixel_size_um is None:
             return {}
         of_image = [axis for axis in image.axes if axis in "ZYX"]
         known = dict(zip(of_image, image.pixel_size_um, strict=True))
         return {axis: known[axis] for axis in spatial if axis in known}
-    given = np.atleast_1d(np.asarray(pixel_size_um, float))
+    try:
+        given = np.asarray(pixel_size_um, float).ravel()
+    except (TypeError, ValueError):
+        given = np.empty(0)
     if given.size == 1:
         given = np.repeat(given, len(spatial))
-    if given.size != len(spatial) or not np.all(np.isfinite(given) & (given > 0)):
+    believable = (given >= SMALLEST_PIXEL_UM) & (given <= LARGEST_PIXEL_UM)
+    if given.size != len(spatial) or not np.all(believable):
         raise SettingError(
-            f"Pixel size {pixel_size_um} was given; one positive number, or one for each of "
-            f"{', '.join(spatial)}, was expected, in micrometres."
+            f"Pixel size {pixel_size_um!r} was given; one positive number, or one for each of "
+            f"{', '.join(spatial)}, was expected, in micrometres "
+            f"({SMALLEST_PIXEL_UM:g} to {LARGEST_PIXEL_UM:g}). Look up the size of a pixel."
         )
     return dict(zip(spatial, given.tolist(), strict=True))
 
@@ -266,11 +347,6 @@ def _write_png(mask: _Mask, path: Path) -> None:
     """Write a grey PNG of 8 or 16 bits."""
     from PIL import Image
 
-    if mask.array.ndim != 2:
-        raise FileError(
-            f"The labels are a stack ({mask.axes}, {_times(mask.array.shape)}), a PNG holds one "
-            "plane and no pixel size. Use OME-TIFF."
-        )
     Image.fromarray(np.ascontiguousarray(mask.array)).save(path, format="PNG")
 
 

@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from napari_unet.settings import Architecture, InstanceSettings, Normalization, Settings
 
 FOREGROUND = "foreground"
-BOUNDARY = "boundary"
 DISTANCE = "distance"
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 
-from napari_unet.errors import FileError, ModelError, SettingError
+from napari_unet.errors import FileError, ModelError, SettingError, described, shortened
+from napari_unet.files.paths import as_path, is_there
 from napari_unet.models.card import Card
 from napari_unet.settings import checked
 
@@ -117,16 +118,20 @@ def find_model(name_or_path: str | Path) -> Path:
     ModelError
         If there is neither such a name nor such a file.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise ModelError(
+            f"The name of a model or the path of its file was expected, {described(name_or_path)} "
+            "was given. Give e.g. 'nuclei'."
+        )
     wanted = str(name_or_path)
     for name, path, _ in _files():
         if name == wanted:
             return path
-    path = Path(name_or_path).expanduser()
-    if wanted and path.exists():
-        return path
+    if _is_a_file(wanted):
+        return Path(wanted).expanduser()
     known = ", ".join(name for name, _, _ in _files()) or "none"
     raise ModelError(
-        f"There is no model and no file {wanted!r}. Installed models: {known}. "
+        f"There is no model and no file {shortened(wanted)!r}. Installed models: {known}. "
         "Give one of these names or the path of a weights file."
     )
 
@@ -171,9 +176,11 @@ def weights_path(path: str | Path) -> Path:
     Raises
     ------
     FileError
-        If it has another ending.
+        If it has another ending, or is no name of a file.
     """
-    target = Path(path).expanduser()
+    target = as_path(path, "a weights file")
+    if target.name in ("", ".."):
+        raise FileError(f"{target} is a folder. Give the name of a file in it.")
     if target.suffix == "":
         return target.with_name(target.name + SUFFIX)
     if target.suffix.lower() != SUFFIX:
@@ -264,6 +271,14 @@ def damaged(path: Path, reason: object) -> str:
     return f"{path.name} is damaged or incomplete ({reason}). Copy or download it again."
 
 
+def _is_a_file(name: str) -> bool:
+    """Say if a text is the path of a file or folder; what cannot be a path is none."""
+    try:
+        return bool(name) and is_there(as_path(name))
+    except FileError:
+        return False
+
+
 def _files() -> Iterator[tuple[str, Path, Literal["bundled", "user"]]]:
     """Yield name, path and origin of each file in the two folders, unread."""
     seen: set[str] = set()
@@ -272,11 +287,19 @@ def _files() -> Iterator[tuple[str, Path, Literal["bundled", "user"]]]:
         (user_folder(), "user"),
     )
     for folder, origin in folders:
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
+        for path in _weights_in(folder):
             if not path.name.startswith("."):
                 name = path.stem if path.stem not in seen else f"{path.stem} (yours)"
                 seen.add(name)
                 yield name, path, origin
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """List the weights files in a folder; none where it is missing or may not be read."""
+    try:
+        return sorted(folder.glob(f"*{SUFFIX}"))
+    except OSError:
+        return []
 
 
 def _entries() -> Iterator[Entry | tuple[Path, str]]:

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from napari_unet.errors import ModelError, UnetError
+from napari_unet.errors import ModelError, UnetError, described
 from napari_unet.files.atomic import written_beside
+from napari_unet.models.card import Card
 from napari_unet.models.library import (
     CARD_KEY,
     CHECKSUM_KEY,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from napari_unet.models.card import Card
-
 _NAMED_KEYS = 3
 
 
@@ -54,10 +53,16 @@ class Model:
     Raises
     ------
     ModelError
-        If the card describes another architecture than the network has.
+        If these are no network and card, or the card describes another architecture than the
+        network has.
     """
 
     def __init__(self, net: UNet, card: Card) -> None:
+        if not hasattr(net, "architecture") or not isinstance(card, Card):
+            raise ModelError(
+                f"A UNet and its Card were expected, {described(net)} and {described(card)} were "
+                "given. Give Model(net, card); for a saved one use load_model."
+            )
         if net.architecture != card.architecture:
             raise ModelError(
                 f"The card {card.name!r} describes another architecture than the network has. "
@@ -71,6 +76,25 @@ class Model:
         if self.card.activation == "softmax":
             return torch.softmax(logits, dim=1)
         return torch.sigmoid(logits)
+
+
+def check_model(model: object) -> None:
+    """Refuse what is no model, e.g. the name of one.
+
+    Parameters
+    ----------
+    model : object
+        What somebody gave as a model.
+
+    Raises
+    ------
+    ModelError
+        If it is none.
+    """
+    if not isinstance(model, Model):
+        raise ModelError(
+            f"A model was expected, {described(model)} was given. Load one: load_model('nuclei')."
+        )
 
 
 def load_model(name_or_path: str | Path) -> Model:
@@ -129,8 +153,9 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
     FileError
         If the ending is another one or the file cannot be written.
     ModelError
-        If a weight is not a finite number.
+        If it is no model, or a weight is not a finite number.
     """
+    check_model(model)
     target = weights_path(path)
     tensors = {key: _storable(tensor, half=half) for key, tensor in model.net.state_dict().items()}
     _refuse_not_finite(target, tensors)

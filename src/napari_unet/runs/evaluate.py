@@ -15,13 +15,13 @@ import numpy as np
 
 from napari_unet.arrays import metrics
 from napari_unet.errors import LabelsError
-from napari_unet.models.model import Model
+from napari_unet.models.model import Model, check_model
 from napari_unet.runs.background import Background
 from napari_unet.runs.predict import find_labels, predict_steps
 from napari_unet.runs.progress import Job, drive
 from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
 from napari_unet.runs.zoom import choose_zoom, zoomed_instances
-from napari_unet.settings import Normalization, SegmentSettings
+from napari_unet.settings import Normalization, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,7 +128,8 @@ def evaluate_steps(
     Progress
         Several times a second.
     """
-    segment = segment or SegmentSettings(instances=model.card.instances)
+    check_model(model)
+    segment = given_or_default(segment, SegmentSettings(instances=model.card.instances))
     check_samples(samples, model.card)
     with Background() as background:
         planes = []
@@ -235,11 +236,10 @@ def _is_better(before: Scores, after: Scores) -> bool:
 def _judge_objects(judged: Sequence[tuple[Any, Any, Mask]]) -> Scores:
     """Score objects over all planes."""
     pooled = metrics.pooled(metrics.evaluate(*parts) for parts in judged)
-    counts = (*metrics.COUNTS,)
-    known = {field.name for field in fields(Scores)}
-    return Scores(
-        **{k: int(v) if k in counts else v for k, v in pooled.items() if k in known}  # type: ignore[arg-type]
-    )
+    known = {field.name for field in fields(Scores)} - {*metrics.COUNTS}
+    counts = {name: int(pooled[name]) for name in metrics.COUNTS}
+    scores = {name: value for name, value in pooled.items() if name in known}
+    return Scores(**scores, **counts)  # type: ignore[arg-type]  # which names are counts
 
 
 def _judge_classes(judged: Sequence[tuple[Any, Any, Mask]]) -> Scores:

@@ -1,4 +1,7 @@
-"""The report of a run: what was done, with what, and what came of it, as one JSON file."""
+"""The report of a run: what was done, with what, and what came of it, as one JSON file.
+
+Its settings can be taken for another run: ``napari-unet finetune --settings report.json``.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_unet.errors import FileError
+from napari_unet.errors import FileError, SettingError
 from napari_unet.files.atomic import written_beside
+from napari_unet.files.paths import as_path
+from napari_unet.settings import FinetuneSettings, SegmentSettings, checked
 
 if TYPE_CHECKING:
     import os
@@ -84,10 +89,64 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     FileError
         If there is no such file, or it holds something else.
     """
+    source = as_path(path, "a report")
     try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} cannot be read as a report ({error}). Choose another.") from error
+        report = json.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(
+            f"{source} cannot be read: {error.strerror}. Choose a .json file written beside a "
+            "model."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(
+            f"{source} is not a report: it is not JSON ({error}). Choose a .json file written "
+            "beside a model."
+        ) from error
     if not isinstance(report, dict):
-        raise FileError(f"{path} holds no report. Choose a .json file written beside a model.")
+        raise FileError(f"{source} holds no report. Choose a .json file written beside a model.")
     return report
+
+
+def read_settings(
+    path: str | os.PathLike[str],
+) -> tuple[FinetuneSettings | None, SegmentSettings | None]:
+    """Read the settings of a run from its report, to run with them again.
+
+    Parameters
+    ----------
+    path : str or path
+        A report of a fine-tuning (written beside its model), or what a command printed with
+        ``--json``.
+
+    Returns
+    -------
+    finetune : FinetuneSettings or None
+        How the network learned; None if the run did not train.
+    segment : SegmentSettings or None
+        How images were given to the network and objects were found.
+
+    Raises
+    ------
+    FileError
+        If there is no such file, or it holds no settings, or such as this version does not know.
+    """
+    report = read_report(path)
+    if isinstance(report.get("report"), dict):  # as `finetune --json` prints it
+        report = report["report"]
+    finetune, segment = report.get("settings"), report.get("segment")
+    if "segment" not in report:  # as `segment --json` prints it
+        finetune, segment = None, finetune
+    if finetune is None and segment is None:
+        raise FileError(
+            f"{path} holds no settings of a run. Choose a .json file written beside a model."
+        )
+    try:
+        return (
+            None if finetune is None else checked(FinetuneSettings, finetune),
+            None if segment is None else checked(SegmentSettings, segment),
+        )
+    except SettingError as error:
+        raise FileError(
+            f"The settings in {path} do not fit this version: {error} Mend them there, or give "
+            "them as options."
+        ) from error

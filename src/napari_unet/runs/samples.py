@@ -15,7 +15,7 @@ import numpy as np
 from napari_unet.arrays.channels import pick_channels
 from napari_unet.arrays.corrections import join_outside
 from napari_unet.arrays.normalize import measure, normalize
-from napari_unet.errors import LabelsError, ModelError
+from napari_unet.errors import ImageError, LabelsError, ModelError, described
 from napari_unet.runs.zoom import choose_zoom, resize, resize_labels, zoomed_shape
 
 if TYPE_CHECKING:
@@ -79,15 +79,19 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
     ------
     ModelError
         If the model looks at volumes.
+    ImageError
+        If an image is no plane with channels.
     LabelsError
-        If an array does not fit its image, labels are no labels or of other classes than the
-        model's, or too little is vouched for, or only background, or only objects.
+        If these are no samples, an array does not fit its image, labels are no labels or of other
+        classes than the model's, or too little is vouched for, or only background, or only
+        objects.
     """
     if card.architecture.spatial_dims != 2:
         raise ModelError(
             f"{card.name} looks at volumes (ZYX); only models for planes can be fine-tuned so "
             "far. Choose a 2D model: it labels a z-stack plane by plane."
         )
+    _check_are_samples(samples)
     for sample in samples:
         _check_sample(sample, card)
     parts = [_vouched_labels(sample) for sample in samples]
@@ -151,7 +155,11 @@ def prepare_plane(
         np.asarray(sample.image), segment.channels, card.architecture.in_channels
     )
     statistics = measure(channels, card.normalization)
-    changed = np.zeros(labels.shape, bool) if sample.changed is None else sample.changed & vouched
+    changed = (
+        np.zeros(labels.shape, bool)
+        if sample.changed is None
+        else _as_mask(sample.changed) & vouched
+    )
     if shape != labels.shape:
         channels = resize(channels, shape)
         labels, vouched, changed = (resize_labels(m, shape) for m in (labels, vouched, changed))
@@ -202,7 +210,12 @@ def _vouched(sample: Sample) -> Mask:
     """Where the labels of a sample are vouched for."""
     if sample.labelled is None:
         return np.ones(np.shape(sample.labels), bool)
-    return np.asarray(sample.labelled, bool)
+    return _as_mask(sample.labelled)
+
+
+def _as_mask(values: object) -> Mask:
+    """Turn what is not 0 into True."""
+    return np.asarray(values).astype(bool)
 
 
 def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
@@ -210,22 +223,47 @@ def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
     return np.asarray(sample.labels)[_vouched(sample)]
 
 
+def _check_are_samples(samples: object) -> None:
+    """Refuse what is no list of samples."""
+    if not isinstance(samples, list | tuple):
+        raise LabelsError(
+            f"A list of samples was expected, {described(samples)} was given. Give "
+            "[Sample(image, labels)]."
+        )
+    for sample in samples:
+        if not isinstance(sample, Sample):
+            raise LabelsError(
+                f"Samples were expected, the list holds {described(sample)}. Give "
+                "[Sample(image, labels)]."
+            )
+
+
 def _check_sample(sample: Sample, card: Card) -> None:
     """Refuse a sample whose arrays do not belong together, or whose labels are none."""
-    size = tuple(np.shape(sample.image)[1:])
-    given = {"labels": sample.labels, "labelled": sample.labelled, "changed": sample.changed}
-    for name, array in given.items():
-        if array is not None and tuple(np.shape(array)) != size:
+    shape = tuple(np.shape(sample.image))
+    if len(shape) != 3 or 0 in shape:
+        how = "image[np.newaxis]" if len(shape) == 2 else "its channels first"
+        raise ImageError(
+            f"The image of a sample has the shape {shape}, a plane with channels (C, Y, X) was "
+            f"expected. Give {how}."
+        )
+    size = shape[1:]
+    for name in ("labels", "labelled", "changed"):
+        array = getattr(sample, name)
+        if array is None and name != "labels":
+            continue
+        if tuple(np.shape(array)) != size:
             raise LabelsError(
-                f"{name} has the shape {tuple(np.shape(array))}, its image {size}. Give a plane "
-                "(Y, X) of the same size."
+                f"{name} of a sample has the shape {tuple(np.shape(array))}, its image {size}. "
+                "Give a plane (Y, X) of the same size."
             )
     labels = np.asarray(sample.labels)
-    if len(size) != 2 or labels.dtype.kind not in "biu" or labels.min(initial=0) < 0:
+    lowest = labels.min(initial=0) if labels.dtype.kind in "biu" else None
+    if lowest is None or lowest < 0:
+        found = f"are of type {labels.dtype}" if lowest is None else f"hold numbers from {lowest}"
         raise LabelsError(
-            f"Labels of shape {labels.shape} and type {labels.dtype}, from "
-            f"{labels.min(initial=0)}, are no labels of a plane. Give whole numbers of shape "
-            "(Y, X): 0 is background, objects are 1 and up."
+            f"The labels of a sample {found}, whole numbers from 0 were expected. Give labels: 0 "
+            "is background, objects are 1 and up."
         )
     classes = max(2, len(card.outputs))
     largest = int(_vouched_labels(sample).max(initial=0))

@@ -1,0 +1,44 @@
+"""A card fits its network, and survives being written as JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_unet.errors import SettingError
+from napari_unet.models.card import Card
+from napari_unet.settings import Architecture, InstanceSettings, Normalization
+
+RGB = Architecture(widths=(3, 4), in_channels=3, classes=2)
+
+
+def test_a_card_comes_back_from_json_as_it_was() -> None:
+    card = Card(
+        name="cells",
+        architecture=RGB,
+        input_channels=("red", "green", "blue"),
+        outputs=("foreground", "distance"),
+        normalization=Normalization(kind="divide", divisor=4095),
+        instances=InstanceSettings(threshold=0.4),
+        scores={"held-out ap50": 0.9},
+    )
+    assert Card.model_validate_json(card.model_dump_json()) == card
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"outputs": ("a", "b")}, "1 input channels are named, the network has 3"),
+        ({"input_channels": ("r", "g", "b")}, "1 outputs are named, the network has 2"),
+        ({"colour": "red"}, "no setting colour in Card"),
+        ({"activation": "relu"}, "activation = 'relu'"),
+        ({"object_size_px": 0}, "object_size_px = 0"),
+    ],
+)
+def test_a_card_that_does_not_fit_its_network_is_refused(changes, sentence) -> None:
+    with pytest.raises(SettingError, match=sentence):
+        Card(name="x", architecture=RGB, **changes)
+
+
+def test_a_card_without_a_network_is_refused_in_a_short_sentence() -> None:
+    with pytest.raises(SettingError, match=r"^Setting architecture of Card is missing"):
+        Card(name="x")

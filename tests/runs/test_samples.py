@@ -1,0 +1,79 @@
+"""Samples that cannot teach anything are refused, each with its own sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_unet.errors import ImageError, LabelsError, ModelError
+from napari_unet.models.card import Card
+from napari_unet.runs.samples import Sample, check_samples, grown_box, prepare_plane
+from napari_unet.settings import Architecture, SegmentSettings
+
+CARD = Card(name="x", architecture=Architecture(widths=(3, 4)))
+IMAGE = np.zeros((1, 40, 50), np.uint8)
+LABELS = np.pad(np.ones((20, 20), int), ((10, 10), (10, 20)))
+
+
+def test_right_samples_pass_whatever_holds_them() -> None:
+    check_samples([Sample(IMAGE, LABELS)], CARD)
+    check_samples((Sample(IMAGE.tolist(), LABELS.tolist(), changed=LABELS),), CARD)
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "sentence"),
+    [
+        (None, LabelsError, "A list of samples was expected, None was given"),
+        (Sample(IMAGE, LABELS), LabelsError, "list of samples was expected, a Sample was given"),
+        ({"image": IMAGE}, LabelsError, "a dict was given"),
+        (iter([]), LabelsError, "A list of samples was expected"),
+        ([(IMAGE, LABELS)], LabelsError, r"holds a tuple. Give \[Sample\(image, labels\)\]"),
+        ([], LabelsError, "Nothing is vouched for"),
+        ([Sample(IMAGE[0], LABELS)], ImageError, r"shape \(40, 50\).*Give image\[np.newaxis\]"),
+        ([Sample(None, LABELS)], ImageError, r"shape \(\).*\(C, Y, X\) was expected"),
+        ([Sample(IMAGE[:0], LABELS)], ImageError, r"shape \(0, 40, 50\)"),
+        ([Sample(IMAGE, None)], LabelsError, r"labels of a sample has the shape \(\), its image"),
+        ([Sample(IMAGE, LABELS[:5])], LabelsError, r"the shape \(5, 50\), its image \(40, 50\)"),
+        ([Sample(IMAGE, LABELS, labelled=True)], LabelsError, "labelled of a sample has"),
+        ([Sample(IMAGE, LABELS, changed="x")], LabelsError, "changed of a sample has"),
+        ([Sample(IMAGE, LABELS.astype(float))], LabelsError, "are of type float64, whole numbers"),
+        ([Sample(IMAGE, -LABELS)], LabelsError, "hold numbers from -1, whole numbers from 0"),
+        ([Sample(IMAGE, LABELS.astype(object))], LabelsError, "are of type object"),
+        ([Sample(IMAGE, LABELS * 0)], LabelsError, "Only background is vouched for"),
+        ([Sample(IMAGE, LABELS + 1)], LabelsError, "Only objects are vouched for"),
+        ([Sample(IMAGE[:, :15, :15], LABELS[:15, :15])], LabelsError, "Only 225 pixels"),
+    ],
+)
+def test_wrong_samples_are_told(samples, error, sentence) -> None:
+    with pytest.raises(error, match=sentence):
+        check_samples(samples, CARD)
+
+
+def test_classes_the_model_does_not_know_and_models_of_volumes_are_refused() -> None:
+    classes = CARD.replace(labels="semantic")
+    with pytest.raises(LabelsError, match="number 9, but x knows the classes 0 to 1"):
+        check_samples([Sample(IMAGE, LABELS * 9)], classes)
+    volumes = Card(name="x", architecture=Architecture(widths=(3, 4), spatial_dims=3))
+    with pytest.raises(ModelError, match="looks at volumes"):
+        check_samples([Sample(IMAGE, LABELS)], volumes)
+
+
+def test_a_plane_is_cut_to_what_is_vouched_for_on_the_grid() -> None:
+    mask = np.zeros(LABELS.shape, bool)
+    mask[13:21, 17:29] = True
+    assert grown_box(mask, 3, 4) == (slice(8, 24), slice(12, 32))
+    assert grown_box(mask, 100) == (slice(0, 40), slice(0, 50))
+    plane = prepare_plane(Sample(IMAGE, LABELS, mask), CARD, SegmentSettings(), 3, 4)
+    assert plane is not None
+    assert plane.image.shape == (1, 16, 20)
+    assert plane.vouched.sum() == mask.sum()
+    nothing = Sample(IMAGE, LABELS, np.zeros_like(mask))
+    assert prepare_plane(nothing, CARD, SegmentSettings(), 3, 4) is None
+
+
+def test_what_changed_may_be_any_array_of_0_and_others() -> None:
+    sample = Sample(IMAGE, LABELS, changed=(LABELS * 3).astype(np.int16))
+    plane = prepare_plane(sample, CARD, SegmentSettings(), 0)
+    assert plane is not None
+    assert plane.changed.dtype == bool
+    assert plane.changed.sum() == (LABELS > 0).sum()
