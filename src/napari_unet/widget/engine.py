@@ -306,6 +306,7 @@ class Engine(QObject):
         elif isinstance(event, protocol.Done):
             self._on_done(event)
         else:
+            self._is_ready = self._is_ready and not event.is_last
             self._job.traceback = event.traceback
             self._settle("failed", event.message, event.is_expected)
 

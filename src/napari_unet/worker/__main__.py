@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -122,8 +122,8 @@ def carry_out(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbo
     except UnetError as error:
         event = protocol.Failed(request.id, str(error), is_expected=True)
     except BaseException as error:  # noqa: BLE001 - the edge of the process: all is told
-        event = _failed(request, error, jobs.explain(error))
         is_spoilt = jobs.is_spoilt(error)
+        event = replace(_failed(request, error, jobs.explain(error)), is_last=is_spoilt)
     _remove(request.arrays.values())
     outbox.send(event)
     if is_spoilt:

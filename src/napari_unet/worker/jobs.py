@@ -344,12 +344,12 @@ def _with_live_tiles(settings: SegmentSettings, model: Model, planes: Planes) ->
 
 
 def _shown(tiles: Job[Any], watched: Watched, preview: Preview) -> Job[None]:
-    """Run a network and label each tile as it is done, unless it is a whole plane."""
+    """Run a network and label each tile as it is done, unless it is the whole image."""
     with Background() as background:
         for event in tiles:
             yield event
             for region in watched.take():
-                if not preview.is_plane(region):
+                if not preview.is_all(region):
                     yield (yield from background.run(preview.label, region))
 
 

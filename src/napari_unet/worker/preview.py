@@ -129,11 +129,11 @@ class Preview:
             largest = max(largest, int(found.max(initial=0)))
         return LabelsDone(region, largest)
 
-    def is_plane(self, region: Region) -> bool:
-        """Say whether a part is a whole plane: its labels are final at once."""
+    def is_all(self, region: Region) -> bool:
+        """Say whether a part is the whole: its final labels follow at once."""
         spans = dict(zip(self.planes.out_axes, region, strict=True))
         sizes = zip(self.planes.spatial, self.planes.spatial_shape, strict=True)
-        return all(spans[axis] == (0, size) for axis, size in sizes)
+        return self.planes.count == 1 and all(spans[axis] == (0, n) for axis, n in sizes)
 
     def finish(self, index: tuple[int, ...], labels: Array) -> Iterator[LabelsDone]:
         """Put the final labels of a plane in place, piece by piece.

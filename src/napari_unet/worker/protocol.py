@@ -121,12 +121,14 @@ class Failed:
 
     ``is_expected`` tells an explained error, whose ``message`` is a sentence, from a defect,
     whose ``message`` holds the kind of error and its first line, and which has a ``traceback``.
+    With ``is_last`` the process ends after it: another one must do the next job.
     """
 
     id: int
     message: str
     is_expected: bool
     traceback: str = ""
+    is_last: bool = False
 
 
 @dataclass(frozen=True)
