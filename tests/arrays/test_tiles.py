@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.arrays.tiles import cut_tile, mirrored, plan_tiles
+from napari_unet.arrays.tiles import cut_tile, mirrored, moved_tile, plan_tiles, split_tile
 from napari_unet.errors import TileSizeError
 
 PADDED = st.tuples(st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 6), st.integers(1, 20))
@@ -124,3 +124,63 @@ def test_a_tile_inside_the_image_is_a_view():
     plane = np.zeros((1, 64, 64))
     tile = plan_tiles((64, 64), 32, 8, 8)[0]
     assert np.shares_memory(cut_tile(plane, tile), plane)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile_px", "grid"),
+    [
+        ((203, 150), 112, (24, 8)),
+        ((40, 301), 137, (24, 8)),
+        ((77, 50), 90, (0, 4, 20, 4)),
+        ((19, 33, 50), 24, (4, 4)),
+    ],
+)
+def test_a_tile_is_split_into_tiles_that_cover_its_core_once(shape, tile_px, grid):
+    halo, stride, *margins = grid
+    tiles = plan_tiles(shape, tile_px, *grid)
+    margin = margins[0] if margins else 0
+    smaller_px = max(2 * halo, 2 * margin) + 2 * stride
+    smaller = [part for tile in tiles for part in split_tile(tile, shape, smaller_px, *grid)]
+    assert len(smaller) > len(tiles)
+    assert (times_written(shape, smaller) == 1).all()
+    for tile in smaller:
+        for outer, core, local, size in zip(tile.outer, tile.core, tile.local, shape, strict=True):
+            padded = (
+                max(part.outer[0].stop for part in tiles) if margin else -(-size // stride) * stride
+            )
+            assert outer.start % stride == 0
+            assert outer.stop - outer.start <= smaller_px
+            assert core.start - outer.start == local.start
+            assert core.stop - core.start == local.stop - local.start
+            if not margin:
+                assert core.start - outer.start >= min(halo, core.start)
+                assert outer.stop - core.stop >= min(halo, padded - core.stop)
+                assert outer.stop <= padded
+
+
+def test_a_moved_tile_lies_across_a_border_and_gives_a_part_of_the_core():
+    tiles = plan_tiles((203, 150), 112, 24, 8)
+    for tile in tiles:
+        moved = moved_tile(tile, (203, 150), 24, 8)
+        assert moved.outer != tile.outer
+        for old, new in zip(tile.core, moved.core, strict=True):
+            assert old.start <= new.start < new.stop <= old.stop
+        for outer, local, size in zip(moved.outer, moved.local, (208, 152), strict=True):
+            assert outer.start % 8 == 0
+            assert 0 <= outer.start < outer.stop <= size
+            assert local.start >= min(24, outer.start)
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 50), (2, 3, 4)])
+def test_only_the_box_of_a_tile_is_read(shape):
+    class OnDisk:
+        def __init__(self):
+            self.array, self.shape = np.random.default_rng(0).random(shape), shape
+
+        def __getitem__(self, index):
+            assert all(isinstance(part, slice) for part in index)
+            return self.array[index].tolist()
+
+    lazy = OnDisk()
+    for tile in plan_tiles(shape[1:], 32, 0, 4, margin=6, smallest=2):
+        assert (cut_tile(lazy, tile, margin=6) == cut_tile(lazy.array, tile, margin=6)).all()

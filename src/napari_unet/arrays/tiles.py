@@ -119,24 +119,86 @@ def plan_tiles(
     """
     grid = _Grid(stride, margin, stride if smallest is None else smallest)
     halo = _ceil(halo_px, stride)
-    axes = [list(_tiles_along_axis(size, tile_px, halo, grid)) for size in shape]
-    return [
-        Tile(
-            outer=tuple(tile.outer[0] for tile in tiles),
-            core=tuple(tile.core[0] for tile in tiles),
-            local=tuple(tile.local[0] for tile in tiles),
-        )
-        for tiles in itertools.product(*axes)
+    return _products([list(_tiles_along_axis(size, tile_px, halo, grid)) for size in shape])
+
+
+def split_tile(
+    tile: Tile,
+    shape: Sequence[int],
+    tile_px: int,
+    halo_px: int,
+    stride: int,
+    margin: int = 0,
+    smallest: int | None = None,
+) -> list[Tile]:
+    """Cover the core of a tile with smaller tiles.
+
+    Parameters
+    ----------
+    tile : Tile
+        Planned for an image of that shape, with the same stride, margin and smallest size.
+    shape, tile_px, halo_px, stride, margin, smallest : object
+        See :func:`plan_tiles`.
+
+    Returns
+    -------
+    list of Tile
+        Row by row. The cores partition that of the tile.
+
+    Raises
+    ------
+    TileSizeError
+        If the tile has no room for a core between its halos.
+    """
+    grid = _Grid(stride, margin, stride if smallest is None else smallest)
+    halo = _ceil(halo_px, stride)
+    axes = [
+        list(_tiles_within(core, size, tile_px, halo, grid))
+        for core, size in zip(tile.core, shape, strict=True)
     ]
+    return _products(axes)
 
 
-def cut_tile(plane: NDArray[Any], tile: Tile, margin: int = 0) -> NDArray[Any]:
+def moved_tile(
+    tile: Tile,
+    shape: Sequence[int],
+    halo_px: int,
+    stride: int,
+    margin: int = 0,
+    smallest: int | None = None,
+) -> Tile:
+    """Lay a window of the same size across a border of a tile's core.
+
+    Parameters
+    ----------
+    tile : Tile
+        Planned for an image of that shape, with the same stride, margin and smallest size.
+    shape : sequence of int
+        See :func:`plan_tiles`.
+    halo_px : int
+        How far from the moved window's own edges its core shall stay, if there is room.
+    stride, margin, smallest : int
+        See :func:`plan_tiles`.
+
+    Returns
+    -------
+    Tile
+        Its core is a part of the tile's core, so that the two can be compared.
+    """
+    grid = _Grid(stride, margin, stride if smallest is None else smallest)
+    halo = _ceil(halo_px, stride)
+    parts = zip(tile.outer, tile.core, shape, strict=True)
+    (moved,) = _products([[_moved_along_axis(*part, halo, grid)] for part in parts])
+    return moved
+
+
+def cut_tile(plane: Any, tile: Tile, margin: int = 0) -> NDArray[Any]:
     """Cut from a plane what the network sees of it in one tile.
 
     Parameters
     ----------
-    plane : ndarray, shape (C, *spatial)
-        The plane.
+    plane : array-like, shape (C, *spatial)
+        The plane; of one that lies on disk, only the pixels of the tile are read.
     tile : Tile
         Planned for its size.
     margin : int
@@ -147,13 +209,15 @@ def cut_tile(plane: NDArray[Any], tile: Tile, margin: int = 0) -> NDArray[Any]:
     ndarray, shape (C, *outer)
         Mirrored where the tile reaches beyond the plane; a view where it does not.
     """
-    spans = [(part.start - margin, part.stop - margin) for part in tile.outer]
-    sizes = plane.shape[1:]
-    if all(0 <= start and stop <= size for (start, stop), size in zip(spans, sizes, strict=True)):
-        return plane[(slice(None), *(slice(*span) for span in spans))]
-    indices = [mirrored(*span, size) for span, size in zip(spans, sizes, strict=True)]
-    everywhere: tuple[Any, ...] = (slice(None), *np.ix_(*indices))
-    cut: NDArray[Any] = plane[everywhere]
+    places = [
+        mirrored(part.start - margin, part.stop - margin, size)
+        for part, size in zip(tile.outer, plane.shape[1:], strict=True)
+    ]
+    box = tuple(slice(int(place.min()), int(place.max()) + 1) for place in places)
+    cut: NDArray[Any] = np.asarray(plane[(slice(None), *box)])
+    for axis, (place, part) in enumerate(zip(places, box, strict=True), start=1):
+        if place[-1] - place[0] != len(place) - 1:
+            cut = np.take(cut, place - part.start, axis)
     return cut
 
 
@@ -177,6 +241,18 @@ def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.minimum(position, period - position)
 
 
+def _products(axes: list[list[Tile]]) -> list[Tile]:
+    """Join the tiles of each axis to tiles of all axes, row by row."""
+    return [
+        Tile(
+            outer=tuple(tile.outer[0] for tile in tiles),
+            core=tuple(tile.core[0] for tile in tiles),
+            local=tuple(tile.local[0] for tile in tiles),
+        )
+        for tiles in itertools.product(*axes)
+    ]
+
+
 def _tiles_along_axis(size: int, tile_px: int, halo: int, grid: _Grid) -> Iterator[Tile]:
     """Lay equal windows along one axis: the fewest, then the smallest that still cover it."""
     padded = grid.up(size)
@@ -196,13 +272,45 @@ def _tiles_along_axis(size: int, tile_px: int, halo: int, grid: _Grid) -> Iterat
         )
 
 
+def _tiles_within(core: slice, size: int, tile_px: int, halo: int, grid: _Grid) -> Iterator[Tile]:
+    """Cut a core along one axis into even ones, each with the window it needs."""
+    padded = grid.up(size)
+    room = _room(padded, tile_px, halo, grid)
+    count = -(-(core.stop - core.start) // room)
+    step = _ceil(-(-(core.stop - core.start) // count), grid.stride)
+    for first in range(core.start, core.stop, step):
+        last = min(first + step, core.stop)
+        stop = min(_ceil(last + halo, grid.stride), padded)
+        start = max(min(first - halo, stop - grid.smallest), 0)
+        yield Tile(
+            outer=(slice(start, start + grid.up(stop - start) + 2 * grid.margin),),
+            core=(slice(first, last),),
+            local=(slice(first - start, last - start),),
+        )
+
+
+def _moved_along_axis(outer: slice, core: slice, size: int, halo: int, grid: _Grid) -> Tile:
+    """Lay a window over the end of its core, or else over the start, as far as there is room."""
+    padded, window = grid.up(size), outer.stop - outer.start - 2 * grid.margin
+    border = core.stop if core.stop < size else core.start
+    start = min(max(_floor(border - window // 2, grid.stride), 0), padded - window)
+    stop = start + window
+    halo = min(halo, _floor(window // 2 - grid.stride, grid.stride))
+    first = max(core.start, start + halo * (start > 0))
+    last = min(core.stop, stop - halo * (stop < padded))
+    return Tile(
+        outer=(slice(start, start + outer.stop - outer.start),),
+        core=(slice(first, last),),
+        local=(slice(first - start, last - start),),
+    )
+
+
 def _even_windows(padded: int, tile_px: int, halo: int, grid: _Grid) -> tuple[int, int]:
     """Choose size (of the output) and number of the windows that cover a padded axis."""
     largest = grid.down(tile_px - 2 * grid.margin)
     if padded <= largest:
         return padded, 1
-    if largest < max(grid.smallest, 2 * halo + grid.stride):
-        raise TileSizeError(_why_too_small(tile_px, halo, grid))
+    _room(padded, tile_px, halo, grid)
     count = 1 - (largest - padded) // _step(largest, halo, grid)
     enough = (
         window
@@ -210,6 +318,16 @@ def _even_windows(padded: int, tile_px: int, halo: int, grid: _Grid) -> tuple[in
         if window + (count - 1) * _step(window, halo, grid) >= padded
     )
     return next(enough, largest), count
+
+
+def _room(padded: int, tile_px: int, halo: int, grid: _Grid) -> int:
+    """Return how much of a window is left for its core, which must be something."""
+    largest = grid.down(tile_px - 2 * grid.margin)
+    if padded <= largest:
+        return padded
+    if largest < max(grid.smallest, 2 * halo + grid.stride):
+        raise TileSizeError(_why_too_small(tile_px, halo, grid))
+    return _step(largest, halo, grid)
 
 
 def _step(window: int, halo: int, grid: _Grid) -> int:

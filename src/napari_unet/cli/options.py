@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 
 INSTANCE_FIELDS = ("threshold", "min_size", "split", "fill_holes")
-SEGMENT_FIELDS = ("channels", "invert", "object_size_px", "tile_px", "halo_px", "device")
+SEGMENT_FIELDS = (
+    "channels",
+    "invert",
+    "object_size_px",
+    "tile_px",
+    "halo_px",
+    "device",
+    "precision",
+    "augment",
+)
 
 _NAMED = re.compile(r"^Setting [\w.]+ = .+?: ")
 

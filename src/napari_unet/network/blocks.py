@@ -60,6 +60,7 @@ class Block(nn.Module):
                 for index, (wide, narrow) in enumerate(pairwise(widths))
             )
         )
+        self.widths = widths
         self.shrinkage = shrinkage(self.units)
         self.shortcut: nn.Module | None = None
         if shape.residual:
@@ -172,7 +173,10 @@ class Stage(nn.Module):
     def forward(self, below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Turn features from below and the skip, which may be larger, into the level's."""
         up = self.upsampling(below)
-        skip = crop_to(skip, up)
+        return self.join(up, crop_to(skip, up))
+
+    def join(self, up: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Turn upsampled features and a skip of the same size into the level's."""
         if self.gate is not None:
             skip = self.gate(skip, up)
         joined = torch.cat([skip, up] if self.skip_first else [up, skip], dim=1)

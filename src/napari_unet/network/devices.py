@@ -12,7 +12,7 @@ import torch
 from napari_unet.errors import DeviceError
 
 if TYPE_CHECKING:
-    from napari_unet.settings import Device
+    from napari_unet.settings import Device, Precision
 
 GIB = 2**30
 CUDA_INDEX = "https://download.pytorch.org/whl/cu126"
@@ -59,6 +59,43 @@ def choose_device(wanted: Device = "auto") -> torch.device:
             f"Device {wanted!r} cannot be used: {reason} Choose 'auto' or 'cpu' to go on without."
         )
     return torch.device(wanted)
+
+
+def choose_dtype(
+    wanted: Precision, device: torch.device, given: torch.dtype = torch.float32
+) -> torch.dtype:
+    """Choose the numbers a network computes with.
+
+    Parameters
+    ----------
+    wanted : {"auto", "float32", "half"}
+        ``auto``: half precision on an NVIDIA GPU, which is made for it, else all digits.
+    device : torch.device
+        Where it computes.
+    given : torch.dtype
+        The numbers of the network as it is.
+
+    Returns
+    -------
+    torch.dtype
+        Half precision is float16 on a GPU, and bfloat16 on a CPU, which computes with no other.
+
+    Raises
+    ------
+    DeviceError
+        If half precision is asked for and this processor has none.
+    """
+    is_half = wanted == "half" or (wanted == "auto" and device.type == "cuda")
+    if not is_half or given == torch.float64:
+        return given
+    if device.type != "cpu":
+        return torch.float16
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise DeviceError(
+            "This processor cannot compute with half precision. Choose precision 'auto' or "
+            "'float32'."
+        )
+    return torch.bfloat16
 
 
 def describe_device(device: torch.device) -> str:

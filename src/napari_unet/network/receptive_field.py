@@ -62,6 +62,14 @@ class Span:
         """Return the smallest span that holds both."""
         return Span(min(self.first, other.first), max(self.last, other.last))
 
+    def widened(self, grid: int) -> Span:
+        """Return the smallest span that holds this one and lies on a grid of so many pixels."""
+        return Span(self.first // grid * grid, (self.last // grid + 1) * grid - 1)
+
+    def clipped(self, size: int) -> Span:
+        """Return what of the span lies within an axis of that size."""
+        return Span(max(self.first, 0), min(self.last, size - 1))
+
 
 @runtime_checkable
 class Reads(Protocol):

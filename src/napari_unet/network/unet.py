@@ -64,6 +64,8 @@ class UNet(nn.Module):
         the stride's grid.
     halo : int
         The reach rounded up to a multiple of the stride.
+    crops : tuple of int
+        Pixels per side that each skip is larger than what it is joined to, the uppermost first.
     margin : int
         Pixels per side that the unpadded convolutions take off; 0 for a padded net.
     receptive_field : int
@@ -243,38 +245,95 @@ class UNet(nn.Module):
         Span
             Pixels of the input, counted from the input's first.
         """
-        span = layer_reads(self.output, span)
-        skips = []
-        for stage, crop in zip(reversed(self._stages), self._crops, strict=True):
-            joined = stage.block.reads(span)
-            skips.append(joined.shifted(crop))
-            span = layer_reads(stage.upsampling, joined)
-        *blocks, deepest = self._blocks
-        span = deepest.reads(layer_reads(self.bottom, span))
-        for block, skip in zip(reversed(blocks), reversed(skips), strict=True):
-            span = block.reads(layer_reads(self.pool, span).joined(skip))
+        spans, below = self.spans_up(span)
+        *blocks, deepest = self.blocks
+        span = deepest.reads(layer_reads(self.bottom, below))
+        for block, (_, joined), crop in zip(
+            reversed(blocks), reversed(spans), reversed(self.crops), strict=True
+        ):
+            span = block.reads(layer_reads(self.pool, span).joined(joined.shifted(crop)))
         return span
 
+    def spans_up(
+        self, span: Span, size: int | None = None, grid: int = 1
+    ) -> tuple[list[tuple[Span, Span]], Span]:
+        """Follow a span of the output down the expanding path.
+
+        Parameters
+        ----------
+        span : Span
+            Pixels of the output, counted from the output's first.
+        size : int, optional
+            Size of the input in pixels; spans end with the features. Endless if not given.
+        grid : int
+            Widen what is joined to a grid of so many pixels of the image.
+
+        Returns
+        -------
+        list of tuple of Span
+            For each stage, the uppermost first: what is needed of its result, and of what it
+            joins.
+        Span
+            What is needed of the deepest features.
+        """
+        joined_sizes = [None] * len(self.stages) if size is None else self.sizes(size)[1]
+        span, spans = layer_reads(self.output, span), []
+        for level, (stage, joined_size) in enumerate(
+            zip(reversed(self.stages), joined_sizes, strict=True)
+        ):
+            if joined_size is not None:
+                span = span.clipped(joined_size - stage.block.shrinkage)
+            joined = stage.block.reads(span).widened(max(1, grid >> level))
+            if joined_size is not None:
+                joined = joined.clipped(joined_size)
+            spans.append((span, joined))
+            span = layer_reads(stage.upsampling, joined)
+        return spans, span
+
+    def sizes(self, size: int) -> tuple[list[int], list[int]]:
+        """Say how large the features are along an axis, level by level, the uppermost first.
+
+        Parameters
+        ----------
+        size : int
+            Size of the input in pixels, one that the network can take.
+
+        Returns
+        -------
+        list of int
+            What each block of the contracting path gives.
+        list of int
+            What each stage of the expanding path joins.
+        """
+        down = [size - self.blocks[0].shrinkage]
+        for block in self.blocks[1:]:
+            down.append(down[-1] // 2 - block.shrinkage)
+        joined, below = [], down[-1]
+        for stage in self.stages:
+            joined.append(2 * below)
+            below = joined[-1] - stage.block.shrinkage
+        return down, joined[::-1]
+
     @property
-    def _blocks(self) -> list[Block]:
+    def blocks(self) -> list[Block]:
         """The levels of the contracting path, from the top."""
         return cast("list[Block]", list(self.down))
 
     @property
-    def _stages(self) -> list[Stage]:
+    def stages(self) -> list[Stage]:
         """The steps of the expanding path, from the bottom."""
         return cast("list[Stage]", list(self.up))
 
     def _measure(self) -> None:
         """Compute stride, crops, margin, smallest input and reach from the layers."""
-        lost = [block.shrinkage for block in self._blocks]
-        regained = [stage.block.shrinkage for stage in self._stages]
+        lost = [block.shrinkage for block in self.blocks]
+        regained = [stage.block.shrinkage for stage in self.stages]
         below, crops = lost[-1], []
         for down, up in zip(reversed(lost[:-1]), regained, strict=True):
             # The features from below lack this many pixels of the skip, half of them per side.
             crops.append(below)
             below = down + 2 * below + up
-        self._crops = tuple(reversed(crops))
+        self.crops = tuple(reversed(crops))
         self.stride = int(2 ** len(regained))
         self.margin = (below + shrinkage(self.output)) // 2
         self._smallest = self._find_smallest(lost, regained)

@@ -1,43 +1,66 @@
 """Run a network over a plane, tile by tile.
 
-The geometry is that of :mod:`napari_unet.arrays.tiles`; here are the network, the processor and
-its memory. If memory runs out, the tiles are halved until they fit, then the CPU takes over.
+The geometry is that of :mod:`napari_unet.arrays.tiles`, the network's private copy that of
+:mod:`napari_unet.network.inference`; here are the order of the tiles, the processor and its
+memory. If memory runs out, what is left to do is cut into tiles of half the size until they fit,
+then the CPU takes over. What is done stays done.
 """
 
 from __future__ import annotations
 
-import copy
 import gc
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from napari_unet.arrays.normalize import Statistics, normalize
-from napari_unet.arrays.tiles import Tile, cut_tile, plan_tiles
+from napari_unet.arrays.tiles import Tile, cut_tile, moved_tile, plan_tiles, split_tile
 from napari_unet.errors import DeviceError
-from napari_unet.network.devices import choose_device, is_out_of_memory
+from napari_unet.network.devices import choose_device, choose_dtype, is_out_of_memory
+from napari_unet.network.inference import InferenceNet
+from napari_unet.network.turns import TURNS
 from napari_unet.runs.progress import Job, Note, TileDone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
     from napari_unet.models.model import Model
     from napari_unet.network.unet import UNet
     from napari_unet.runs.background import Background
-    from napari_unet.settings import SegmentSettings
+    from napari_unet.settings import Architecture, SegmentSettings
 
 Write = Callable[[tuple[slice, ...], "NDArray[Any]"], None]
 """Takes a core (one slice per spatial axis) and its values (classes, *core)."""
 
-# Of the largest activation. On the CPU, larger blocks go back to the system after each layer and
-# are slow to get anew (glibc's limit).
-BUDGET_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20, "mps": 256 * 2**20}
+Order = Callable[[list[Tile]], Tile]
+"""Picks, of the tiles that remain, the one to compute next."""
+
+# For the features of all levels together, and for what a person's computer can spare.
+BUDGET_BYTES = {"cpu": 768 * 2**20, "cuda": 2048 * 2**20, "mps": 1024 * 2**20}
 # Smaller tiles than this many halos would spend most of the work on what is thrown away.
 LEAST_HALOS = {2: 6, 3: 3}
+# Larger tiles than this many halos, or pixels, would save little more of it.
+MOST_HALOS, MOST_PX = 22, 1024
+
+_largest_that_fitted: dict[tuple[Architecture, str], int] = {}
+"""Tile in pixels, per network and kind of device, after memory ran out in this process."""
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A tile whose probabilities are being computed."""
+
+    tile: Tile
+    values: torch.Tensor
+    """Shape (classes, *core)."""
+    ready: torch.cuda.Event | None
+    """After which the values are right; at once if None."""
 
 
 class OverlapTile:
@@ -46,7 +69,7 @@ class OverlapTile:
     Parameters
     ----------
     model : Model
-        Its network is neither moved nor switched; where needed a copy is.
+        Its network is neither moved nor switched; a private copy computes.
     shape : tuple of int
         Size of the planes (Y, X) or volumes (Z, Y, X) in pixels.
     settings : SegmentSettings
@@ -72,13 +95,16 @@ class OverlapTile:
         self._model, self._shape = model, shape
         self._settings, self._background = settings, background
         self._device = choose_device(settings.device)
-        self._net: UNet | None = None
+        weights = next(model.net.parameters())
+        self._dtype = choose_dtype(settings.precision, self._device, weights.dtype)
+        self._net: InferenceNet | None = None
         self._halo = choose_halo(model.net, settings)
         self._choose_tiles()
+        self._is_measured = False
 
     @property
     def tiles(self) -> list[Tile]:
-        """The tiles of a plane."""
+        """The tiles of a plane; other ones after memory ran out."""
         return self._tiles
 
     def notes(self) -> Iterator[Note]:
@@ -97,74 +123,157 @@ class OverlapTile:
                 "around it, so the result is approximate where tiles meet."
             )
 
-    def run(self, channels: NDArray[Any], statistics: Statistics, write: Write) -> Job[None]:
+    def run(
+        self,
+        channels: Any,
+        statistics: Statistics,
+        write: Write,
+        order: Order | None = None,
+        skip: Collection[int] = (),
+    ) -> Job[None]:
         """Run the network over one plane.
 
         Parameters
         ----------
-        channels : ndarray, shape (C, *spatial)
-            The plane in raw grey values, one channel for each input of the network.
+        channels : array-like, shape (C, *spatial)
+            The plane in raw grey values, one channel for each input of the network; it is read
+            tile by tile.
         statistics : Statistics
             Of the whole plane.
         write : callable
-            Called with each core and its probabilities; once per pixel, unless memory ran out
-            and the plane was begun again.
+            Called with each core and its probabilities; once per pixel, also if memory ran out.
+        order : callable, optional
+            Asked before each tile which of the remaining ones is next; row by row if not given.
+        skip : collection of int
+            Which of ``tiles`` need not be computed, counted from 0.
 
         Yields
         ------
         TileDone
             Counted over this plane, after each tile.
         """
-        while True:
+        remaining = [tile for index, tile in enumerate(self._tiles) if index not in skip]
+        started: list[_Started] = []
+        while remaining or started:
             try:
-                yield from self._run(channels, statistics, write)
-                return
+                if remaining:
+                    tile = order(remaining) if order else remaining[0]
+                    started.append(
+                        (yield from self._background.run(self._start, channels, statistics, tile))
+                    )
+                    remaining.remove(tile)
+                if remaining and len(started) <= self._ahead:
+                    continue
+                values = yield from self._background.run(
+                    self._finish, channels, statistics, started[0]
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+            else:
+                tile = started.pop(0).tile
+                write(tile.core, values)
+                left, total = len(remaining) + len(started), len(self._tiles)
+                yield TileDone(max(total - left, 0), total)
+                yield from self._measure(channels, statistics, tile, values)
+                continue
+            remaining = [*(each.tile for each in started), *remaining]
+            started.clear()
             yield self._make_room()
+            remaining = [part for tile in remaining for part in self._split(tile)]
 
-    def _run(self, channels: NDArray[Any], statistics: Statistics, write: Write) -> Job[None]:
-        """Run all tiles, or raise what torch raises."""
-        net = self._net = self._net or _on_device(self._model.net, self._device)
-        for done, tile in enumerate(self._tiles, start=1):
-            values = yield from self._background.run(self._compute, net, channels, statistics, tile)
-            write(tile.core, values)
-            yield TileDone(done, len(self._tiles))
+    @property
+    def _ahead(self) -> int:
+        """How many tiles are being computed while the next one is cut: a GPU needs no waiting."""
+        return 0 if self._device.type == "cpu" else 1
 
-    def _compute(
-        self, net: UNet, channels: NDArray[Any], statistics: Statistics, tile: Tile
-    ) -> NDArray[Any]:
-        """Compute the probabilities (classes, *core) of one tile."""
+    def _start(self, channels: Any, statistics: Statistics, tile: Tile) -> _Started:
+        """Begin to compute the probabilities of one tile; a GPU goes on by itself."""
+        net = self._model.net
+        if self._net is None:
+            self._net = InferenceNet(net, self._device, self._dtype)
         pixels = normalize(cut_tile(channels, tile, net.margin), statistics, self._settings.invert)
-        weights = next(net.parameters())
-        with torch.inference_mode():
-            seen = torch.from_numpy(pixels)[None].to(weights.device, weights.dtype)
-            core = net(seen)[(..., *tile.local)]
-            values: NDArray[Any] = self._model.activate(core)[0].cpu().numpy()
+        seen = _to_device(torch.from_numpy(pixels)[None], self._device)
+        if self._settings.augment:
+            sizes = [net.output_size(size) for size in seen.shape[2:]]
+            answers = (
+                turn.back(self._answer(self._net, turn.there(seen), turn.box(tile.local, sizes)))
+                for turn in TURNS
+            )
+            answer = sum(answers, start=torch.zeros(())) / len(TURNS)
+        else:
+            answer = self._answer(self._net, seen, tile.local)
+        return _Started(tile, *_to_host(answer[0]))
+
+    def _answer(
+        self, net: InferenceNet, seen: torch.Tensor, kept: tuple[slice, ...]
+    ) -> torch.Tensor:
+        """Run the network; what is too large a number for half precision becomes NaN."""
+        logits = net(seen, kept)
+        if net.dtype != torch.float16:
+            return self._model.activate(logits)
+        return torch.where(logits.isfinite(), self._model.activate(logits), torch.nan)
+
+    def _finish(self, channels: Any, statistics: Statistics, started: _Started) -> NDArray[Any]:
+        """Return the probabilities (classes, *core) of a tile; with all digits if half overflow."""
+        if started.ready is not None:
+            started.ready.synchronize()
+        values: NDArray[Any] = started.values.cpu().numpy()
+        if self._dtype == torch.float16 and np.isnan(values).any():
+            self._net, self._dtype = None, torch.float32
+            return self._compute(channels, statistics, started.tile)
         return values
+
+    def _compute(self, channels: Any, statistics: Statistics, tile: Tile) -> NDArray[Any]:
+        """Compute the probabilities (classes, *core) of one tile."""
+        return self._finish(channels, statistics, self._start(channels, statistics, tile))
+
+    def _measure(
+        self, channels: Any, statistics: Statistics, tile: Tile, values: NDArray[Any]
+    ) -> Job[None]:
+        """Where tiles are approximate, look once how much another tile differs, and say so."""
+        if self._is_measured or not any(self.notes()):
+            return
+        self._is_measured = True
+        net = self._model.net
+        other = moved_tile(tile, self._shape, net.halo - net.margin, *_grid(net))
+        again = yield from self._background.run(self._compute, channels, statistics, other)
+        common = (
+            slice(part.start - core.start, part.stop - core.start)
+            for part, core in zip(other.core, tile.core, strict=True)
+        )
+        difference = np.abs(values[(slice(None), *common)] - again)
+        yield Note(
+            "Seen by a tile that lies across the border of the first one, probabilities differ by "
+            f"up to {difference.max():.2g} ({difference.mean():.2g} on average)."
+        )
 
     def _choose_tiles(self) -> None:
         """Plan tiles as the settings say, or as the device's memory suggests."""
-        net = self._model.net
-        self._plan(
-            self._settings.tile_px or default_tile(net, self._shape, self._halo, self._device.type)
-        )
+        net, device = self._model.net, self._device.type
+        tile_px = self._settings.tile_px or default_tile(net, self._shape, self._halo, device)
+        fitted = _largest_that_fitted.get((net.architecture, device), tile_px)
+        self._plan(min(tile_px, max(fitted, _smallest_tile(net, self._halo))))
 
     def _plan(self, tile_px: int) -> None:
         """Lay the tiles on the network's grid."""
-        net = self._model.net
-        smallest = net.valid_input(1) - 2 * net.margin
-        self._tiles = plan_tiles(self._shape, tile_px, self._halo, net.stride, net.margin, smallest)
+        self._tile_px = tile_px
+        self._tiles = plan_tiles(self._shape, tile_px, self._halo, *_grid(self._model.net))
+
+    def _split(self, tile: Tile) -> list[Tile]:
+        """Cut a tile into tiles of the size that is now used."""
+        return split_tile(tile, self._shape, self._tile_px, self._halo, *_grid(self._model.net))
 
     def _make_room(self) -> Note:
         """Take smaller tiles, or else the CPU, and say so."""
         net, is_gpu = self._model.net, self._device.type != "cpu"
         place = "the GPU" if is_gpu else "this computer"
+        self._net = None
         _free_memory(self._device)
         tile = max(part.stop - part.start for part in self._tiles[0].outer)
         smaller = max(tile // 2, _smallest_tile(net, self._halo))
         if smaller < tile:
+            _largest_that_fitted[net.architecture, self._device.type] = smaller
             self._plan(smaller)
             return Note(
                 f"Memory of {place} ran out with a tile of {tile} px; going on with {smaller} px."
@@ -175,7 +284,8 @@ class OverlapTile:
                 "cannot take a smaller one. Close other programs, or choose a smaller halo or "
                 "a smaller network."
             )
-        self._net, self._device = None, torch.device("cpu")
+        self._device = torch.device("cpu")
+        self._dtype = choose_dtype("auto", self._device, next(net.parameters()).dtype)
         self._choose_tiles()
         return Note("Memory of the GPU ran out; going on with the CPU, which is slower.")
 
@@ -195,7 +305,7 @@ def choose_halo(net: UNet, settings: SegmentSettings) -> int:
 
 
 def default_tile(net: UNet, shape: tuple[int, ...], halo_px: int, device: str = "cpu") -> int:
-    """Choose the largest tile whose activations stay within a budget.
+    """Choose a tile so large that hardly any work is thrown away, if memory allows.
 
     Parameters
     ----------
@@ -213,10 +323,11 @@ def default_tile(net: UNet, shape: tuple[int, ...], halo_px: int, device: str = 
     int
         Side of the tile in pixels; large enough that most of the work is not halo.
     """
-    step, shrink = net.stride, 2 * net.margin
-    bytes_per_pixel = 4 * 2 * net.architecture.widths[0]  # float32; a skip and what it joins
-    tile = LEAST_HALOS[len(shape)] * max(halo_px, net.margin) + step
-    while tile < max(shape) + shrink + step and (
+    step, shrink, lost = net.stride, 2 * net.margin, max(halo_px, net.margin)
+    bytes_per_pixel = feature_bytes(net)
+    tile = LEAST_HALOS[len(shape)] * lost + step
+    most = min(max(shape) + shrink, max(MOST_HALOS * lost, MOST_PX)) + step
+    while tile < most and (
         math.prod(min(tile + step, size + shrink) for size in shape) * bytes_per_pixel
         <= BUDGET_BYTES[device]
     ):
@@ -224,17 +335,47 @@ def default_tile(net: UNet, shape: tuple[int, ...], halo_px: int, device: str = 
     return tile
 
 
-def _on_device(net: UNet, device: torch.device) -> UNet:
-    """Return the network for inference on a device: itself if it is ready, else a copy."""
-    is_there = next(net.parameters()).device.type == device.type
-    if is_there and not net.training:
-        return net
-    return copy.deepcopy(net).to(device).eval()
+def feature_bytes(net: UNet) -> float:
+    """Estimate the bytes per pixel of a tile that the features of all levels take together.
+
+    Those that a strip of rows keeps for a while are left out, see
+    :class:`napari_unet.network.inference.InferenceNet`.
+    """
+    skips = [block.widths[-1] for block in net.blocks]
+    below = [0, *(stage.block.widths[-1] for stage in net.stages[-2::-1]), 0]
+    dims = net.architecture.spatial_dims
+    pairs = enumerate(zip(skips, below, strict=True))
+    numbers = sum((skip + result) / 2.0 ** (dims * level) for level, (skip, result) in pairs)
+    at_once = 0 if net.exact else 3 * skips[0]
+    return 4 * (numbers + at_once + net.architecture.in_channels + net.architecture.classes)
+
+
+def _grid(net: UNet) -> tuple[int, int, int]:
+    """Return stride, margin and the smallest output of a network."""
+    return net.stride, net.margin, net.valid_input(1) - 2 * net.margin
 
 
 def _smallest_tile(net: UNet, halo_px: int) -> int:
     """Return the smallest tile of which anything is left to keep."""
     return net.valid_input(net.stride + 2 * (halo_px + net.margin))
+
+
+def _to_device(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to where it is computed; to an NVIDIA GPU while it still computes something else."""
+    if device.type == "cuda":
+        return pixels.pin_memory().to(device, non_blocking=True)
+    return pixels.to(device)
+
+
+def _to_host(values: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    """Begin to copy back from an NVIDIA GPU; return what says that it is done."""
+    if values.device.type != "cuda":
+        return values, None
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    ready.record()
+    return host, ready
 
 
 def _free_memory(device: torch.device) -> None:
