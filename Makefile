@@ -6,23 +6,26 @@
 #   make check     every static check
 #   make format    put the code into shape
 #   make pictures  make the pictures of the documentation anew
+#   make benchmarks  compare speed and memory with other programs, half an hour; prints tables
 #
 # Another torch:        make TORCH="torch --index-url https://download.pytorch.org/whl/cu126" demo
 # Another Python:       make PYTHON=python3.12 demo
 # Another environment:  make VENV=/some/where demo
 
 VENV ?= .venv
+BENCHMARKS_VENV ?= .venv-bench
 TORCH ?= torch==2.13.0
 PYTHON ?=
 
 BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
+BENCHMARKS_READY := $(BENCHMARKS_VENV)/.ready
 SCREEN := tools/with_screen.sh
 # The screen comes from with_screen.sh, not from pytest-xvfb, should that be installed.
 PYTEST := $(SCREEN) $(BIN)/python -m pytest -p no:xvfb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app test fast check format pictures clean
+.PHONY: help setup demo app test fast check format pictures benchmarks clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -62,5 +65,16 @@ format: $(READY)
 pictures: $(READY)
 	$(SCREEN) $(BIN)/python docs/make_pictures.py
 
+# What is compared with is heavy, and none of it is needed for anything else.
+benchmarks: $(BENCHMARKS_READY)
+	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/inference.py
+	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/inference.py --nets light-bn --sizes 2048 --allocator default
+	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/memory.py
+	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/labels.py
+
+$(BENCHMARKS_READY): pyproject.toml hatch_build.py tools/make_venv.sh
+	@PYTHON="$(PYTHON)" tools/make_venv.sh "$(BENCHMARKS_VENV)" "$(TORCH)" benchmarks
+	@touch $@
+
 clean:
-	rm -rf "$(VENV)" demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf "$(VENV)" "$(BENCHMARKS_VENV)" demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Make a virtual environment with this checkout in it, ready to run and to test.
 #
-#   tools/make_venv.sh FOLDER TORCH
+#   tools/make_venv.sh FOLDER TORCH [GROUP]
 #
 # TORCH is what pip is given for torch, e.g. "torch==2.13.0" or
 # "torch --index-url https://download.pytorch.org/whl/cpu". It comes first, so that the choice of
-# processor is made here and not by a dependency; PYTHON chooses the interpreter.
+# processor is made here and not by a dependency; PYTHON chooses the interpreter. GROUP is the
+# dependency group of pyproject.toml that comes along: dev if not given.
 set -euo pipefail
 
 venv=$1
 torch=$2
+group=${3:-dev}
 
 find_python() {
     local candidate
@@ -38,7 +40,8 @@ echo "Installing into $venv (several minutes the first time)"
 quietly --upgrade pip
 quietly $torch # unquoted: it may hold options
 before=$(torch_version)
-quietly --editable ".[all]" --group dev
+echo "torch==$before" >"$venv/torch.txt" # what comes along has to fit to it
+quietly --constraint "$venv/torch.txt" --editable ".[all]" --group "$group"
 after=$(torch_version)
 if [ "$before" != "$after" ]; then
     echo "Installing the dependencies replaced torch $before by $after." >&2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from napari_unet.arrays.instances import fill_holes, find_classes, find_instances
+from napari_unet.arrays.instances import find_classes, find_instances
 from napari_unet.arrays.metrics import evaluate
 from napari_unet.arrays.targets import make_targets
 from napari_unet.errors import ModelError
@@ -132,31 +132,6 @@ def test_classes_are_the_most_probable_and_a_single_map_is_class_one():
     np.testing.assert_array_equal(find_classes(probability[:1], "sigmoid"), [[1, 0, 0]])
     with pytest.raises(ModelError, match="two classes"):
         find_classes(probability[:1], "softmax")
-
-
-def test_holes_of_one_object_are_filled_and_gaps_between_several_are_not():
-    labels = np.zeros((20, 40), np.int32)
-    labels[2:12, 2:12] = 1
-    labels[5:8, 5:8] = 0  # a hole of 1
-    labels[2:12, 14:20], labels[2:12, 20:26] = 2, 3
-    labels[5:8, 18:22] = 0  # a gap between 2 and 3
-    labels[14:20, 30:40] = 4
-    labels[17:20, 33:36] = 0  # a bay at the border of the image
-    filled = fill_holes(labels)
-    assert (filled[5:8, 5:8] == 1).all()
-    assert not filled[5:8, 18:22].any()
-    assert not filled[17:20, 33:36].any()
-    np.testing.assert_array_equal(filled[labels > 0], labels[labels > 0])
-    np.testing.assert_array_equal(fill_holes(filled), filled)
-
-
-def test_a_hollow_ball_is_filled_and_an_open_ring_is_not():
-    ball = np.zeros((9, 9, 9), np.int32)
-    ball[1:8, 1:8, 1:8] = 1
-    ball[3:6, 3:6, 3:6] = 0
-    assert (fill_holes(ball)[1:8, 1:8, 1:8] == 1).all()
-    ball[:4, 4, 4] = 0  # a channel to the outside
-    np.testing.assert_array_equal(fill_holes(ball), ball)
 
 
 def test_holes_are_filled_only_if_asked_for():

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from napari_unet.arrays.normalize import LIMIT, check_grey_values, measure, normalize
+from napari_unet.arrays.blocks import cut_blocks
+from napari_unet.arrays.normalize import (
+    LIMIT,
+    check_grey_values,
+    measure,
+    measure_steps,
+    normalize,
+)
 from napari_unet.errors import ImageError
 from napari_unet.settings import Normalization
 
@@ -123,6 +130,54 @@ def test_the_image_is_not_changed(plane):
     after = before.copy()
     scaled(after, invert=True)
     assert (before == after).all()
+
+
+def measured_in_parts(channels, rule, block):
+    steps, passes = measure_steps(channels, rule, cut_blocks(channels.shape[1:], block)), 0
+    while True:
+        try:
+            next(steps)
+            passes += 1
+        except StopIteration as end:
+            return end.value, passes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", ">u2", "int64", "float16", "float32", "f8", "g"]
+)
+def test_windows_give_the_statistics_of_the_whole(dtype, kind):
+    values = np.random.default_rng(0).normal(60, 25, (2, 70, 90)).clip(0, 120).astype(dtype)
+    if values.dtype.kind == "f":
+        values[0, :3], values[1, 5:9, 2] = np.nan, np.inf
+    rule = Normalization(kind=kind, low=2.5, high=97)
+    expected = measure(values, rule)
+    found, _ = measured_in_parts(values, rule, (30, 41))
+    assert found.offset == pytest.approx(expected.offset, rel=1e-6, abs=1e-9)
+    assert found.scale == pytest.approx(expected.scale, rel=1e-6)
+    assert found.inverted_zero == expected.inverted_zero
+    at_once, _ = measured_in_parts(values, rule, (70, 90))
+    np.testing.assert_array_equal(at_once.offset, expected.offset)
+    np.testing.assert_array_equal(at_once.scale, expected.scale)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(np.nan, "percentile"), (7, "percentile"), (3, "mean-std")]
+)
+def test_windows_of_a_constant_plane_are_measured_too(value, kind):
+    values, rule = np.full((1, 20, 30), float(value)), Normalization(kind=kind)
+    found, _ = measured_in_parts(values, rule, (7, 11))
+    expected = measure(values, rule)
+    assert (found.offset.tolist(), found.scale.tolist()) == (
+        expected.offset.tolist(),
+        expected.scale.tolist(),
+    )
+
+
+def test_what_needs_no_statistics_reads_nothing():
+    values = np.zeros((1, 20, 30))
+    assert measured_in_parts(values, Normalization(kind="divide"), (5, 5))[1] == 0
+    assert measured_in_parts(values, Normalization(kind="min-max"), (5, 5))[1] == 24
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import tifffile
 from PIL import Image
 
 from napari_unet.errors import FileError
+from napari_unet.files import images
 from napari_unet.files.images import read_image, to_micrometres
 
 
@@ -215,3 +216,15 @@ def test_real_images_are_read(data_dir: Path, name, axes):
     assert len(image.axes) == image.array.ndim
     assert axes is None or image.axes == axes
     assert axes is None or image.pixel_size_um == pytest.approx((0.284, 0.127, 0.127), abs=1e-3)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_large_tiff_is_mapped_unless_it_is_compressed(tmp_path, monkeypatch, compression):
+    values = np.arange(3 * 40 * 50, dtype=np.uint16).reshape(3, 40, 50)
+    path = tmp_path / "large.ome.tif"
+    tifffile.imwrite(path, values, metadata={"axes": "ZYX"}, compression=compression)
+    monkeypatch.setattr(images, "LARGEST_READ_BYTES", 1000)
+    read = read_image(path)
+    assert isinstance(read.array, np.memmap) == (compression is None)
+    assert read.axes == "ZYX"
+    np.testing.assert_array_equal(read.array, values)

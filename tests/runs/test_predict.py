@@ -14,14 +14,22 @@ import torch
 
 from napari_unet.arrays.normalize import measure, normalize
 from napari_unet.arrays.tiles import Tile
-from napari_unet.errors import Cancelled, DeviceError, ImageError, TileSizeError
+from napari_unet.errors import Cancelled, ImageError, TileSizeError
 from napari_unet.files.images import read_image
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
 from napari_unet.network.unet import UNet
 from napari_unet.runs import overlap_tile
+from napari_unet.runs import predict as predict_module
 from napari_unet.runs.overlap_tile import default_tile
-from napari_unet.runs.predict import label_steps, predict, predict_steps, segment, segment_steps
+from napari_unet.runs.predict import (
+    find_labels,
+    label_steps,
+    predict,
+    predict_steps,
+    segment,
+    segment_steps,
+)
 from napari_unet.runs.progress import Note, TileDone, drive
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 
@@ -289,6 +297,37 @@ def test_one_plane_is_read_at_a_time_and_each_pixel_written_once(tiny):
     assert (out.array == predict(tiny, image.array, "ZYX", SMALL_TILES)).all()
 
 
+def test_a_large_plane_is_never_read_or_written_as_a_whole(tiny):
+    image, labels = OnDisk(make_image(1100, 1000)), OnDisk(np.zeros((1100, 1000), np.int32))
+    out = OnDisk(np.zeros((1, 1100, 1000), np.float32))
+    settings = SegmentSettings(tile_px=400, device="cpu")
+    predict(tiny, image, "YX", settings, out=out)
+    np.testing.assert_array_equal(out.array, predict(tiny, image.array, "YX", settings))
+    drive(label_steps(tiny.card, out, "YX", settings.instances, labels))
+    np.testing.assert_array_equal(labels.array, segment(tiny, image.array, "YX", settings))
+    assert max(image.largest_read, out.largest_read, labels.largest_read) < 1100 * 1000
+
+
+def test_probabilities_that_are_too_many_for_memory_are_on_disk(tiny, monkeypatch):
+    image = make_image(2, 150, 140)
+    expected = segment(tiny, image, "ZYX", SMALL_TILES)
+    used, scratch = [], predict_module.ScratchArray
+    monkeypatch.setattr(predict_module, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(
+        predict_module, "ScratchArray", lambda *args: used.append(args) or scratch(*args)
+    )
+    np.testing.assert_array_equal(segment(tiny, image, "ZYX", SMALL_TILES), expected)
+    assert used == [((1, 150, 140), np.float32)]  # for one plane at a time
+
+
+def test_a_region_of_a_plane_is_labelled_alone(tiny, blobs):
+    probability = predict(tiny, blobs.image, settings=SMALL_TILES)
+    window = (slice(None), slice(10, 60), slice(20, 90))
+    part = find_labels(tiny.card, probability[window], InstanceSettings(threshold=0.45))
+    assert part.shape == (50, 70)
+    assert part.max() > 0
+
+
 def test_dask_zarr_and_memory_maps_give_what_numpy_gives(tiny, tmp_path):
     dask = pytest.importorskip("dask.array")
     zarr = pytest.importorskip("zarr")
@@ -402,7 +441,7 @@ def test_progress_counts_tiles_over_all_planes(tiny, run_to_end):
 
 def test_a_run_is_cancelled_within_a_second_even_inside_a_tile(tiny):
     release, image = Event(), make_image(40, 40)
-    tiny.net.register_forward_hook(lambda *_: release.wait(20) and None)
+    tiny.net.down[0].register_forward_hook(lambda *_: release.wait(20) and None)
     started = time.monotonic()
     with pytest.raises(Cancelled):
         segment(tiny, image, settings=SMALL_TILES, cancel=lambda: True)
@@ -412,7 +451,7 @@ def test_a_run_is_cancelled_within_a_second_even_inside_a_tile(tiny):
 
 def test_after_a_cancel_no_further_tile_is_computed(tiny):
     seen = []
-    tiny.net.register_forward_hook(lambda *_: seen.append(1))
+    tiny.net.down[0].register_forward_hook(lambda *_: seen.append(1))
     job = predict_steps(tiny, make_image(300, 300), "YX", SMALL_TILES)
     while not isinstance(next(job), TileDone):
         pass
@@ -438,82 +477,12 @@ def test_what_is_only_approximate_is_said_once(tiny):
     image = make_image(150, 150)
     whole_tile = make_model(Architecture(widths=(4, 6, 8), norm="instance"))
     assert notes(tiny, image, SMALL_TILES) == []
-    assert len(notes(tiny, image, SMALL_TILES.replace(halo_px=8))) == 1
-    (note,) = notes(whole_tile, image, SMALL_TILES)
-    assert "approximate" in note
+    for model, settings in ((tiny, SMALL_TILES.replace(halo_px=8)), (whole_tile, SMALL_TILES)):
+        note, measured = notes(model, image, settings)
+        assert "approximate" in note
+        assert "differ by up to 0." in measured
     assert notes(whole_tile, image, SegmentSettings(device="cpu")) == []
     assert predict(whole_tile, np.zeros((1, 1))).shape == (1, 1, 1)
-
-
-# ------------------------------------------------------------------------------ memory runs out
-
-
-def refuse_above(net, pixels):
-    """Let a network run out of memory with more than so many pixels at once."""
-
-    def check(_, inputs):
-        if inputs[0].numel() > pixels:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-    net.register_forward_pre_hook(check)
-
-
-def test_smaller_tiles_are_used_when_memory_runs_out(tiny):
-    image = make_image(2, 150, 140)
-    expected = predict(tiny, image, "ZYX")
-    refuse_above(tiny.net, 80 * 80)
-    said = []
-    probability = predict(tiny, image, "ZYX", progress=said.append)
-    assert probability == pytest.approx(expected, abs=1e-5)
-    assert [event.text for event in said if isinstance(event, Note)] == [
-        "Memory of this computer ran out with a tile of 152 px; going on with 76 px.",
-    ]
-    assert said[-1].done == said[-1].total
-
-
-def test_the_cpu_takes_over_when_no_tile_fits_on_the_gpu(tiny, monkeypatch):
-    def on_device(net, device):
-        if device.type == "cuda":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return net
-
-    image, said = make_image(150, 140), []
-    expected = predict(tiny, image, settings=SegmentSettings(device="cpu"))
-    monkeypatch.setattr(overlap_tile, "choose_device", torch.device)
-    monkeypatch.setattr(overlap_tile, "_on_device", on_device)
-    probability = predict(
-        tiny, image, settings=SegmentSettings(device="cuda"), progress=said.append
-    )
-    assert probability == pytest.approx(expected, abs=1e-6)
-    assert [event.text for event in said if isinstance(event, Note)] == [
-        "Memory of the GPU ran out with a tile of 152 px; going on with 76 px.",
-        "Memory of the GPU ran out with a tile of 76 px; going on with 52 px.",
-        "Memory of the GPU ran out; going on with the CPU, which is slower.",
-    ]
-
-
-@pytest.mark.gpu
-def test_a_gpu_gives_what_the_cpu_gives(tiny):
-    image = make_image(150, 140)
-    on_cpu = predict(tiny, image, settings=SMALL_TILES)
-    on_gpu = predict(tiny, image, settings=SMALL_TILES.replace(device="cuda"))
-    assert on_gpu == pytest.approx(on_cpu, abs=5e-3)  # GPUs may compute with fewer digits
-    assert next(tiny.net.parameters()).device.type == "cpu"
-
-
-def test_memory_that_never_suffices_is_told_in_a_sentence(tiny):
-    refuse_above(tiny.net, 10)
-    with pytest.raises(DeviceError, match=r"Memory of this computer ran out"):
-        predict(tiny, make_image(70, 70))
-
-
-def test_any_other_error_of_torch_is_a_defect_and_stays_what_it_is(tiny):
-    def fail(*_):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    tiny.net.register_forward_pre_hook(fail)
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        predict(tiny, make_image(20, 20))
 
 
 # ---------------------------------------------------------------------------------- real images
@@ -540,6 +509,7 @@ def test_every_real_image_is_segmented(tiny, data_dir):
 @pytest.mark.parametrize("upsampling", ["nearest", "linear"])
 def test_an_unpadded_network_that_resizes_on_the_way_up_is_tiled_exactly(upsampling):
     """Resizing does not know what lies beyond a tile's edge, so margin alone is not enough."""
+    torch.manual_seed(0)
     net = UNet.from_preset("ronneberger2015", widths=(2, 3, 4, 4, 4), upsampling=upsampling)
     for parameter in net.parameters():
         if parameter.ndim > 1:

@@ -31,7 +31,7 @@ class FakeJob(QObject):
     def __init__(self, engine: FakeEngine, name: str, arrays: dict, parameters: dict) -> None:
         super().__init__()
         self.engine, self.name, self.arrays, self.parameters = engine, name, arrays, parameters
-        self.stopped = False
+        self.stopped, self.is_running = False, True
         self.looks: list[Any] = []
 
     def answer(self, **result: Any) -> None:
@@ -58,7 +58,7 @@ class FakeJob(QObject):
         )
 
     def _end(self, signal: Any, *values: Any) -> None:
-        self.engine.running = None
+        self.engine.running, self.is_running = None, False
         signal.emit(*values)
         self.finished.emit()
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.errors import ImageError
+from napari_unet.errors import ImageError, described
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -189,9 +189,14 @@ def check_axes(axes: str, shape: Sequence[int]) -> str:
     Raises
     ------
     ImageError
-        If a letter is unknown or doubled, Y and X are not last, the number of axes differs, or
-        an axis is empty.
+        If it is no text, a letter is unknown or doubled, Y and X are not last, the number of
+        axes differs, or an axis is empty.
     """
+    if not isinstance(axes, str):
+        raise ImageError(
+            f"The axes of an image were expected, e.g. 'ZYX', {described(axes)} was given. Give "
+            "text with one letter per axis."
+        )
     axes, shape = axes.upper(), tuple(shape)
     unknown = [axis for axis in axes if axis not in AXES]
     if unknown or len(set(axes)) != len(axes):

@@ -157,16 +157,20 @@ def keep_vouched(new: Labels, old: Labels, mask: Mask) -> Labels:
     new, old = np.asarray(new), np.asarray(old)
     _refuse_other_shape(old, new.shape, "new labels")
     _refuse_other_shape(mask, new.shape, "new labels")
-    free = int(old[mask].max(initial=0)) + 1
-    ids = np.unique(new[~mask & (new > 0)]).astype(np.int64)
-    numbers = np.zeros(int(new.max(initial=0)) + 1, np.int64)
+    was, vouched = new[mask], old[mask]
+    is_outside = np.zeros(int(new.max(initial=0)) + 1, bool)
+    is_outside[new[~mask]] = True
+    is_outside[0] = False
+    ids = np.flatnonzero(is_outside)
+    free = int(vouched.max(initial=0)) + 1
+    numbers = np.zeros(len(is_outside), _wide_enough(new.dtype, free + len(ids)))
     numbers[ids] = np.arange(free, free + len(ids))
-    inside = mask & (new > 0)
-    for number, owner in _most_frequent(new[inside], old[inside]).items():
+    for number, owner in _most_frequent(was[was > 0], vouched[was > 0]).items():
         if owner and numbers[number]:
             numbers[number] = owner
-    result = np.where(mask, old, numbers[np.where(mask, 0, new)])
-    return result.astype(_wide_enough(new.dtype, int(result.max(initial=0))), copy=False)
+    result: Labels = numbers[new]
+    result[mask] = vouched
+    return result
 
 
 def join_outside(labels: Labels, mask: Mask) -> tuple[NDArray[np.int32], Mask]:

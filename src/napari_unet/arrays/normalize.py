@@ -1,7 +1,8 @@
 """Grey values to the range a network was trained on, from the statistics of the whole plane.
 
 The statistics are measured once on the whole plane and then applied tile by tile, so that a tile
-is as bright as its neighbour::
+is as bright as its neighbour. A plane that is larger than memory is measured window by window,
+see :func:`measure_steps`::
 
     network input = (grey value - offset) / scale        each channel on its own
 
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unet.arrays.percentiles import OrderStatistics
 from napari_unet.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
     from numpy.typing import NDArray
 
     from napari_unet.settings import Normalization
@@ -82,10 +86,95 @@ def measure(channels: NDArray[Any], normalization: Normalization) -> Statistics:
     check_grey_values(channels.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         pairs = [_offset_and_scale(_finite(channel), normalization) for channel in channels]
-    offset, scale = np.array(pairs, np.float64).reshape(-1, 2).T
-    is_usable = np.isfinite(offset) & np.isfinite(scale) & (scale > 0)
-    inverted_zero = 0.0 if normalization.kind == "mean-std" else 1.0
-    return Statistics(np.nan_to_num(offset), np.where(is_usable, scale, 1.0), inverted_zero)
+    return _statistics(pairs, normalization)
+
+
+def measure_steps(
+    channels: Any, normalization: Normalization, windows: Sequence[tuple[slice, ...]]
+) -> Generator[None, None, Statistics]:
+    """Measure a plane window by window, in bounded memory.
+
+    Parameters
+    ----------
+    channels : array-like, shape (C, *spatial)
+        The whole plane; sliced by the windows, whatever holds it.
+    normalization : Normalization
+        The rule of the model's card. What needs no statistics reads nothing.
+    windows : sequence of tuple of slice
+        They cover each pixel once.
+
+    Returns
+    -------
+    Statistics
+        That of :func:`measure`: of one window the very same, of several the same percentiles and
+        limits; mean and deviation differ by rounding only (1e-12).
+
+    Yields
+    ------
+    None
+        After each window. Percentiles of 8 and 16 bits take one pass through the windows, of
+        more bits two, or seldom more.
+    """
+    check_grey_values(channels.dtype)
+    if normalization.kind in {"none", "divide"}:
+        nothing = np.zeros((len(channels), 0), channels.dtype)
+        return measure(nothing, normalization)
+    if len(windows) == 1:
+        return measure(np.asarray(channels[(slice(None), *windows[0])]), normalization)
+    sums = [_Sums() for _ in range(len(channels))]
+    wanted = (normalization.low, normalization.high) if normalization.kind == "percentile" else ()
+    orders = [OrderStatistics(wanted) for _ in sums]
+    while True:
+        with np.errstate(over="ignore", invalid="ignore"):
+            for window in windows:
+                values = np.asarray(channels[(slice(None), *window)])
+                for channel, total, order in zip(values, sums, orders, strict=True):
+                    finite = _finite(channel)
+                    total.add(finite, normalization.kind)
+                    order.add(finite)
+                yield
+        are_done = [order.is_done() for order in orders]
+        if all(are_done):
+            break
+    pairs = [
+        total.offset_and_scale(normalization.kind, order.percentiles())
+        for total, order in zip(sums, orders, strict=True)
+    ]
+    return _statistics(pairs, normalization)
+
+
+class _Sums:
+    """What adds up window by window: limits, mean and deviation of one channel."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+        self._darkest, self._brightest = np.inf, -np.inf
+
+    def add(self, values: NDArray[Any], kind: str) -> None:
+        """Add the finite values of a window; a second pass adds nothing new."""
+        if values.size == 0:
+            return
+        self._darkest = min(self._darkest, float(values.min()))
+        self._brightest = max(self._brightest, float(values.max()))
+        if kind == "mean-std":
+            mean = float(values.mean(dtype=np.float64))
+            squares = float(values.var(dtype=np.float64)) * values.size
+            count, apart = self._count + values.size, mean - self._mean
+            self._squares += squares + apart * apart * self._count * values.size / count
+            self._mean += apart * values.size / count
+            self._count = count
+
+    def offset_and_scale(self, kind: str, percentiles: list[float]) -> tuple[float, float]:
+        """Return what becomes 0, and what becomes one unit."""
+        if self._brightest < self._darkest:
+            return 0.0, 1.0
+        if kind == "mean-std":
+            return self._mean, float(np.sqrt(self._squares / self._count))
+        brightness = self._brightest - self._darkest
+        if kind == "min-max":
+            return self._darkest, brightness
+        low, high = percentiles
+        return low, (high - low) or brightness
 
 
 def normalize(
@@ -121,6 +210,14 @@ def normalize(
     return out
 
 
+def _statistics(pairs: Sequence[tuple[float, float]], rule: Normalization) -> Statistics:
+    """Put channels together; a scale that cannot be used becomes 1."""
+    offset, scale = np.array(pairs, np.float64).reshape(-1, 2).T
+    is_usable = np.isfinite(offset) & np.isfinite(scale) & (scale > 0)
+    inverted_zero = 0.0 if rule.kind == "mean-std" else 1.0
+    return Statistics(np.nan_to_num(offset), np.where(is_usable, scale, 1.0), inverted_zero)
+
+
 def _finite(channel: NDArray[Any]) -> NDArray[Any]:
     """Return the values that count, flat, in a dtype that can be measured."""
     values = channel.reshape(-1)
@@ -134,10 +231,10 @@ def _finite(channel: NDArray[Any]) -> NDArray[Any]:
 
 def _offset_and_scale(values: NDArray[Any], rule: Normalization) -> tuple[float, float]:
     """Measure one channel; a scale that is 0 or not finite is the caller's to mend."""
-    if rule.kind == "none" or values.size == 0:
-        return 0.0, 1.0
     if rule.kind == "divide":
         return 0.0, rule.divisor
+    if rule.kind == "none" or values.size == 0:
+        return 0.0, 1.0
     if rule.kind == "mean-std":
         return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
     darkest, brightest = float(values.min()), float(values.max())

@@ -12,7 +12,6 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -20,15 +19,20 @@ import numpy as np
 
 from napari_unet.arrays.axes import check_axes, guess_axes
 from napari_unet.errors import FileError, ImageError
+from napari_unet.files.paths import as_path, is_there
+from napari_unet.files.zarrs import import_zarr
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from PIL.Image import Image
     from tifffile import TiffFile, TiffPageSeries
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".stk", ".lsm")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+LARGEST_READ_BYTES = 256 * 2**20
+"""A larger TIFF that is not compressed is mapped, and read only where it is used."""
 LARGEST_PRINTED_PIXEL_UM = 20.0
 """In a plain TIFF a larger pixel is a resolution for printers (72 to 1200 dots per inch)."""
 
@@ -73,7 +77,8 @@ class ImageFile:
     Attributes
     ----------
     array : ndarray or zarr.Array
-        The grey values; an npy file is mapped and a zarr array is read only where it is used.
+        The grey values; an npy file and a large TIFF are mapped, and a zarr array is read only
+        where it is used.
     axes : str
         One capital letter of ``TZCYX`` per axis.
     pixel_size_um : tuple of float or None
@@ -109,11 +114,15 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
     FileError
         If there is no such file, it is damaged, or of a kind we do not read.
     """
-    source = Path(path)
-    if not source.exists():
+    source = as_path(path, "an image")
+    if not is_there(source):
         raise FileError(f"There is no file {source}. Check the name and the folder.")
     try:
         return _reader(source)(source)
+    except PermissionError as error:
+        raise FileError(
+            f"{source.name} cannot be read: {error.strerror}. Check that you may read it."
+        ) from error
     except (*DAMAGED, ImageError) as error:
         raise FileError(
             f"{source.name} cannot be read: {_one_line(error)}. Is it complete? "
@@ -205,7 +214,10 @@ def _read_tiff(path: Path) -> ImageFile:
 
 
 def _tiff_array(series: TiffPageSeries) -> np.ndarray[Any, Any]:
-    """Read a series; a compression that needs another package is named."""
+    """Read a series, or map a large one; a compression that needs another package is named."""
+    is_in_one_piece = series.dataoffset is not None  # and not compressed
+    if is_in_one_piece and series.nbytes > LARGEST_READ_BYTES:
+        return np.asanyarray(series.asarray(out="memmap"))
     try:
         return np.asarray(series.asarray())
     except ValueError as error:
@@ -330,10 +342,7 @@ def _read_npy(path: Path) -> ImageFile:
 
 def _read_zarr(path: Path) -> ImageFile:
     """Open a zarr array, or the full resolution of an OME-Zarr image."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise FileError(f"{path.name} needs one more package. Run: pip install zarr") from error
+    zarr = import_zarr(path.name)
     node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Array):
         return _image_file(node, guess_axes(tuple(node.shape)), {}, path)

@@ -9,12 +9,12 @@ computed is dropped.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from napari_unet.runs.progress import Job, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,3 +55,31 @@ class Background:
         while not wait([future], timeout=INTERVAL_S).done:
             yield Progress()
         return future.result()
+
+    def go_through(self, steps: Generator[object, None, R]) -> Job[R]:
+        """Go through a generator in the thread, yielding at least after each of its steps.
+
+        Parameters
+        ----------
+        steps : generator
+            What it yields is not passed on.
+
+        Returns
+        -------
+        object
+            What the generator returns.
+        """
+        while True:
+            ended, result = yield from self.run(_advance, steps)
+            if ended:
+                return cast("R", result)
+            yield Progress()
+
+
+def _advance(steps: Generator[object, None, R]) -> tuple[bool, Any]:
+    """Take one step: say if the generator has ended, and what it returned."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return True, end.value
+    return False, None

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from napari_unet.errors import DeviceError, LabelsError, SettingError
-from napari_unet.models.model import Model
+from napari_unet.models.model import Model, check_model
 from napari_unet.network.augment import augment_batch
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.network.losses import masked_loss
@@ -41,7 +41,7 @@ from napari_unet.runs.progress import Job, Note, StepDone, drive
 from napari_unet.runs.report import versions
 from napari_unet.runs.samples import check_samples, prepare_plane
 from napari_unet.runs.schedule import Budget, learning_rate
-from napari_unet.settings import FinetuneSettings, SegmentSettings
+from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,8 +151,9 @@ def finetune_steps(
         about what the person should know; a plain Progress wherever else the job can be
         cancelled.
     """
-    settings = settings or FinetuneSettings()
-    segment = segment or SegmentSettings(instances=model.card.instances)
+    check_model(model)
+    settings = given_or_default(settings, FinetuneSettings())
+    segment = given_or_default(segment, SegmentSettings(instances=model.card.instances))
     segment = segment.replace(device=settings.device)
     budget = Budget(settings)
     check_samples(samples, model.card)

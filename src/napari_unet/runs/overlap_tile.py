@@ -43,6 +43,8 @@ Order = Callable[[list[Tile]], Tile]
 
 # For the features of all levels together, and for what a person's computer can spare.
 BUDGET_BYTES = {"cpu": 768 * 2**20, "cuda": 2048 * 2**20, "mps": 1024 * 2**20}
+# On the CPU, where the result is not in memory either: a large image then takes little of it.
+STREAMED_BYTES = 160 * 2**20
 # Smaller tiles than this many halos would spend most of the work on what is thrown away.
 LEAST_HALOS = {2: 6, 3: 3}
 # Larger tiles than this many halos, or pixels, would save little more of it.
@@ -76,6 +78,8 @@ class OverlapTile:
         Tile, halo, device, invert.
     background : Background
         Where the tiles are computed.
+    is_streamed : bool
+        The result is written to disk: the tiles are chosen so that little memory is taken.
 
     Raises
     ------
@@ -91,8 +95,11 @@ class OverlapTile:
         shape: tuple[int, ...],
         settings: SegmentSettings,
         background: Background,
+        *,
+        is_streamed: bool = False,
     ) -> None:
         self._model, self._shape = model, shape
+        self._is_streamed = is_streamed
         self._settings, self._background = settings, background
         self._device = choose_device(settings.device)
         weights = next(model.net.parameters())
@@ -251,7 +258,9 @@ class OverlapTile:
     def _choose_tiles(self) -> None:
         """Plan tiles as the settings say, or as the device's memory suggests."""
         net, device = self._model.net, self._device.type
-        tile_px = self._settings.tile_px or default_tile(net, self._shape, self._halo, device)
+        budget = STREAMED_BYTES if self._is_streamed and device == "cpu" else BUDGET_BYTES[device]
+        chosen = self._settings.tile_px
+        tile_px = chosen or default_tile(net, self._shape, self._halo, device, budget)
         fitted = _largest_that_fitted.get((net.architecture, device), tile_px)
         self._plan(min(tile_px, max(fitted, _smallest_tile(net, self._halo))))
 
@@ -304,7 +313,13 @@ def choose_halo(net: UNet, settings: SegmentSettings) -> int:
     return -(-wanted // net.stride) * net.stride
 
 
-def default_tile(net: UNet, shape: tuple[int, ...], halo_px: int, device: str = "cpu") -> int:
+def default_tile(
+    net: UNet,
+    shape: tuple[int, ...],
+    halo_px: int,
+    device: str = "cpu",
+    budget_bytes: int | None = None,
+) -> int:
     """Choose a tile so large that hardly any work is thrown away, if memory allows.
 
     Parameters
@@ -317,6 +332,8 @@ def default_tile(net: UNet, shape: tuple[int, ...], halo_px: int, device: str = 
         Halo per side in pixels.
     device : {"cpu", "cuda", "mps"}
         Where it runs.
+    budget_bytes : int, optional
+        Instead of the budget of the device.
 
     Returns
     -------
@@ -329,7 +346,7 @@ def default_tile(net: UNet, shape: tuple[int, ...], halo_px: int, device: str = 
     most = min(max(shape) + shrink, max(MOST_HALOS * lost, MOST_PX)) + step
     while tile < most and (
         math.prod(min(tile + step, size + shrink) for size in shape) * bytes_per_pixel
-        <= BUDGET_BYTES[device]
+        <= (budget_bytes or BUDGET_BYTES[device])
     ):
         tile += step
     return tile

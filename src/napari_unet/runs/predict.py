@@ -2,40 +2,49 @@
 
 One way for every image, whatever its axes and wherever its pixels lie (numpy, dask, zarr)::
 
-    for each plane:     read -> pick channels -> measure the whole plane -> (scale)
-        for each tile:  cut -> normalize -> network -> activate -> write the core, once
-        labels:         threshold -> split -> drop small objects
+    for each plane:      read block by block -> pick channels -> measure -> (scale)
+        for each tile:   read -> normalize -> network -> activate -> write the core, once
+        for each block:  threshold -> split -> drop small objects -> number
 
-Only one plane is in memory beside the result, and with ``out=`` the result need not be either.
+A plane is never in memory as a whole unless it is given or asked for as a numpy array; with
+``out=`` a zarr array a run that was broken off goes on where it stopped, see
+:mod:`napari_unet.runs.restart`.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.arrays.axes import Planes, guess_axes, plan_planes
-from napari_unet.arrays.channels import check_channels, pick_channels
-from napari_unet.arrays.instances import find_classes, find_instances
-from napari_unet.arrays.normalize import Statistics, check_grey_values, measure
+from napari_unet.arrays.axes import guess_axes, plan_planes
+from napari_unet.arrays.blocks import count_processors, cut_blocks, plan_blocks
+from napari_unet.arrays.instances import find_classes, find_instances_steps
+from napari_unet.arrays.reading import plane_of
 from napari_unet.errors import DeviceError, ImageError
+from napari_unet.files.scratch import ScratchArray
+from napari_unet.files.zarrs import Companion
+from napari_unet.models.model import check_model
 from napari_unet.runs.background import Background
-from napari_unet.runs.overlap_tile import OverlapTile, Write
+from napari_unet.runs.plane_run import PlaneRun
 from napari_unet.runs.progress import Job, TileDone, drive
-from napari_unet.runs.zoom import choose_zoom, resize, zoomed_shape
-from napari_unet.settings import InstanceSettings, SegmentSettings
+from napari_unet.settings import InstanceSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from numpy.typing import NDArray
 
     from napari_unet.models.card import Card
     from napari_unet.models.model import Model
+    from napari_unet.runs.overlap_tile import Order
     from napari_unet.runs.progress import Cancel, Progress
+
+IN_MEMORY_BYTES = 256 * 2**20
+"""Probabilities of a plane that nobody keeps are held on disk if they are more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +76,7 @@ def predict(
     model : Model
         See :func:`napari_unet.models.model.load_model`.
     image : array-like
-        Real numbers of any dtype; a numpy, dask or zarr array is read plane by plane.
+        Real numbers of any dtype; a numpy, dask or zarr array is read tile by tile.
     axes : str, optional
         E.g. ``"TZCYX"``; guessed from the shape if not given, see
         :func:`napari_unet.arrays.axes.guess_axes`.
@@ -75,6 +84,7 @@ def predict(
         Channels, tile, halo, device.
     out : array, optional
         Where to write, e.g. a zarr array or a memory map; after a cancel it is written in part.
+        The same run with the same zarr array then goes on where it stopped.
     progress : callable, optional
         Called with each :class:`napari_unet.runs.progress.Progress`.
     cancel : threading.Event or callable returning bool, optional
@@ -99,7 +109,7 @@ def predict(
     .. [1] Ronneberger et al. (2015), U-Net, doi:10.1007/978-3-319-24574-4_28, Fig. 2.
     """
     image, axes = _as_image(model, image, axes)
-    settings = settings or SegmentSettings()
+    settings = given_or_default(settings, SegmentSettings())
     return drive(predict_steps(model, image, axes, settings, out), progress, cancel)
 
 
@@ -120,14 +130,15 @@ def segment(
     model : Model
         See :func:`napari_unet.models.model.load_model`.
     image : array-like
-        Real numbers of any dtype; a numpy, dask or zarr array is read plane by plane.
+        Real numbers of any dtype; a numpy, dask or zarr array is read tile by tile.
     axes : str, optional
         E.g. ``"TZCYX"``; guessed from the shape if not given.
     settings : SegmentSettings, optional
         Channels, tile, halo, device, and how objects are found; if not given, objects are found
         as the model's card suggests.
     out : array, optional
-        Where to write the labels, e.g. a zarr array or a memory map.
+        Where to write the labels, e.g. a zarr array or a memory map. Beside a zarr array stands
+        what was computed so far, until it is complete: the same run goes on where it stopped.
     progress : callable, optional
         Called with each :class:`napari_unet.runs.progress.Progress`.
     cancel : threading.Event or callable returning bool, optional
@@ -148,15 +159,29 @@ def segment(
         If ``cancel`` became true.
     """
     image, axes = _as_image(model, image, axes)
-    settings = settings or SegmentSettings(instances=model.card.instances)
+    settings = given_or_default(settings, SegmentSettings(instances=model.card.instances))
     job = segment_steps(model, image, axes, settings, out, keep_probability=False)
     return drive(job, progress, cancel).labels
 
 
 def predict_steps(
-    model: Model, image: Any, axes: str, settings: SegmentSettings, out: Any = None
+    model: Model,
+    image: Any,
+    axes: str,
+    settings: SegmentSettings,
+    out: Any = None,
+    *,
+    order: Order | None = None,
 ) -> Job[Any]:
     """Compute probabilities as a job; see :func:`predict`.
+
+    Parameters
+    ----------
+    model, image, axes, settings, out : object
+        As for :func:`predict`.
+    order : callable, optional
+        Picks the next of the tiles that remain of a plane, see
+        :class:`napari_unet.runs.overlap_tile.OverlapTile`.
 
     Yields
     ------
@@ -165,11 +190,13 @@ def predict_steps(
         approximate or memory ran out.
     """
     with Background() as background:
-        run = _Run(model, image, axes, settings, background)
+        run = PlaneRun(model, image, axes, settings, background, out)
         out = _output(out, (run.classes, *run.planes.out_shape), np.float32)
         yield from run.tiling.notes()
+        unfinished = yield from run.unfinished(out)
         for index in run.planes.indices():
-            yield from run.plane(index, _writer(out, run.planes, index))
+            yield from run.plane(index, plane_of(out, run.planes, index), order, unfinished)
+        unfinished.finish()
     return out
 
 
@@ -181,6 +208,8 @@ def segment_steps(
     out: Any = None,
     *,
     keep_probability: bool = True,
+    probability_out: Any = None,
+    order: Order | None = None,
 ) -> Job[Segmentation]:
     """Compute probabilities and labels as a job; see :func:`segment`.
 
@@ -190,34 +219,50 @@ def segment_steps(
         As for :func:`segment`.
     keep_probability : bool
         Return the probabilities of all planes too, to try another threshold without the network
-        (:func:`label_steps`); else only those of one plane are held in memory.
+        (:func:`label_steps`); else only those of one plane are held, on disk if they are many.
+    probability_out : array, optional
+        Where to write the probabilities, e.g. a zarr array; they are kept then.
+    order : callable, optional
+        As for :func:`predict_steps`.
 
     Yields
     ------
     Progress
         As :func:`predict_steps`; finding the objects of a plane counts as one more tile.
     """
-    with Background() as background:
-        run = _Run(model, image, axes, settings, background, extra=1)
+    with Background() as background, ExitStack() as stack:
+        run = PlaneRun(model, image, axes, settings, background, out, extra=1)
         planes = run.planes
         labels = _output(out, planes.out_shape, np.int32)
-        shape = planes.out_shape if keep_probability else planes.spatial_shape
-        probability = _output(None, (run.classes, *shape), np.float32)
+        shape, companion = (run.classes, *planes.out_shape), None
+        if keep_probability or probability_out is not None:
+            probability = _output(probability_out, shape, np.float32)
+        elif Companion.is_possible_beside(labels):
+            companion = Companion(labels, shape, len(planes.spatial))
+            probability = companion.array
+        else:
+            shape = (run.classes, *planes.spatial_shape)
+            probability = _one_plane(shape, stack)
         yield from run.tiling.notes()
+        unfinished = yield from run.unfinished(probability)
         for index in planes.indices():
-            where = planes.out_index(index)
-            plane = probability[(slice(None), *where)] if keep_probability else probability
-            yield from run.plane(index, _writer(plane))
-            labels[where] = yield from background.run(
-                find_labels, model.card, plane, settings.instances
-            )
+            is_stack = len(shape) == 1 + len(planes.out_shape)
+            plane = plane_of(probability, planes, index) if is_stack else probability
+            yield from run.plane(index, plane, order, unfinished)
+            target = plane_of(labels, planes, index)
+            steps = _label_by_blocks(model.card, plane, settings.instances, target)
+            yield from background.go_through(steps)
             yield run.extra_done()
-    return Segmentation(labels, probability if keep_probability else None, planes.out_axes)
+        unfinished.finish()
+        if companion is not None:
+            companion.remove()
+    is_kept = keep_probability or probability_out is not None
+    return Segmentation(labels, probability if is_kept else None, planes.out_axes)
 
 
 def label_steps(
-    card: Card, probability: Any, axes: str, settings: InstanceSettings
-) -> Job[NDArray[np.int32]]:
+    card: Card, probability: Any, axes: str, settings: InstanceSettings, out: Any = None
+) -> Job[Any]:
     """Find objects anew in probabilities that were kept; needs no network.
 
     Parameters
@@ -230,6 +275,13 @@ def label_steps(
         Axes without C, e.g. ``"ZYX"``.
     settings : InstanceSettings
         Threshold, smallest object, splitting.
+    out : array, optional
+        Where to write the labels, e.g. a zarr array.
+
+    Returns
+    -------
+    ndarray of int32, shape (*axes)
+        Or ``out``.
 
     Yields
     ------
@@ -237,20 +289,17 @@ def label_steps(
         A TileDone after each plane.
     """
     planes = plan_planes(probability.shape[1:], axes, card.architecture.spatial_dims)
-    labels = np.empty(planes.out_shape, np.int32)
+    labels = _output(out, planes.out_shape, np.int32)
     with Background() as background:
         for done, index in enumerate(planes.indices(), start=1):
-            where = planes.out_index(index)
-            plane = np.asarray(probability[(slice(None), *where)])
-            labels[where] = yield from background.run(find_labels, card, plane, settings)
+            plane, target = (plane_of(array, planes, index) for array in (probability, labels))
+            yield from background.go_through(_label_by_blocks(card, plane, settings, target))
             yield TileDone(done, planes.count)
     return labels
 
 
-def find_labels(
-    card: Card, probability: NDArray[Any], settings: InstanceSettings
-) -> NDArray[np.int32]:
-    """Find the labels of one plane, of the kind the card names.
+def find_labels(card: Card, probability: Any, settings: InstanceSettings) -> NDArray[np.int32]:
+    """Find the labels of one plane, or of a part of it, of the kind the card names.
 
     Parameters
     ----------
@@ -266,85 +315,37 @@ def find_labels(
     ndarray of int32, shape (*spatial)
         Objects 1..n, or classes; 0 is background.
     """
+    labels = np.empty(probability.shape[1:], np.int32)
+    for _ in _label_by_blocks(card, probability, settings, labels):
+        pass
+    return labels
+
+
+def _label_by_blocks(
+    card: Card, probability: Any, settings: InstanceSettings, labels: Any
+) -> Generator[object, None, None]:
+    """Find the labels of one plane, wherever it lies, piece by piece."""
     if card.labels == "semantic":
-        return find_classes(probability, card.activation)
-    return find_instances(probability, card.outputs, settings)
+        block = plan_blocks(labels.shape, chunks=getattr(labels, "chunks", None))
+        for window in cut_blocks(labels.shape, block):
+            part = np.asarray(probability[(slice(None), *window)])
+            labels[window] = find_classes(part, card.activation)
+            yield window
+        return
+    threads = count_processors() if isinstance(labels, np.ndarray) else 1
+    yield from find_instances_steps(probability, card.outputs, settings, labels, threads=threads)
 
 
-class _Run:
-    """A model, an image and settings that fit each other, gone through plane by plane."""
-
-    def __init__(
-        self,
-        model: Model,
-        image: Any,
-        axes: str,
-        settings: SegmentSettings,
-        background: Background,
-        extra: int = 0,
-    ) -> None:
-        architecture = model.card.architecture
-        check_grey_values(image.dtype)
-        self.planes = plan_planes(image.shape, axes, architecture.spatial_dims)
-        check_channels(self.planes.channels, settings.channels, architecture.in_channels)
-        self.classes = architecture.classes
-        zoom = choose_zoom(model.card, settings)
-        self._seen_shape = zoomed_shape(self.planes.spatial_shape, zoom)
-        self.tiling = OverlapTile(model, self._seen_shape, settings, background)
-        self._model, self._image, self._settings = model, image, settings
-        self._background, self._extra = background, extra
-        self._planes_done = 0
-
-    def plane(self, index: tuple[int, ...], write: Write) -> Job[None]:
-        """Run the network over one plane; tiles are counted over all planes."""
-        channels, statistics = yield from self._background.run(self._read, index)
-        shape = self.planes.spatial_shape
-        if self._seen_shape == shape:
-            yield from self._tiles(channels, statistics, write)
-        else:
-            channels = yield from self._background.run(resize, channels, self._seen_shape)
-            seen = np.empty((self.classes, *self._seen_shape), np.float32)
-            yield from self._tiles(channels, statistics, _writer(seen))
-            values = yield from self._background.run(resize, seen, shape)
-            write(tuple(slice(0, size) for size in shape), values)
-        self._planes_done += 1
-
-    def _tiles(self, channels: NDArray[Any], statistics: Statistics, write: Write) -> Job[None]:
-        """Run the network over what it is to see of a plane."""
-        for event in self.tiling.run(channels, statistics, write):
-            yield self._count(event.done) if isinstance(event, TileDone) else event
-
-    def extra_done(self) -> TileDone:
-        """Count what was done with the last plane beside its tiles."""
-        return self._count(0)
-
-    def _read(self, index: tuple[int, ...]) -> tuple[NDArray[Any], Statistics]:
-        """Read the channels the network wants of a plane, and measure them."""
-        card = self._model.card
-        channels = pick_channels(
-            self.planes.read(self._image, index),
-            self._settings.channels,
-            card.architecture.in_channels,
-        )
-        return channels, measure(channels, card.normalization)
-
-    def _count(self, tiles_done: int) -> TileDone:
-        """Say how many pieces of work are done, and of how many."""
-        per_plane = len(self.tiling.tiles) + self._extra
-        return TileDone(self._planes_done * per_plane + tiles_done, self.planes.count * per_plane)
-
-
-def _writer(out: Any, planes: Planes | None = None, index: tuple[int, ...] = ()) -> Write:
-    """Return what writes a core to its place: in a plane, or in a stack of planes."""
-
-    def write(core: tuple[slice, ...], values: NDArray[Any]) -> None:
-        out[(slice(None), *(planes.out_index(index, core) if planes else core))] = values
-
-    return write
+def _one_plane(shape: tuple[int, ...], stack: ExitStack) -> Any:
+    """Return an array for the probabilities of one plane: in memory, or on disk if it is large."""
+    if math.prod(shape) * np.dtype(np.float32).itemsize <= IN_MEMORY_BYTES:
+        return np.empty(shape, np.float32)
+    return stack.enter_context(ScratchArray(shape, np.float32))
 
 
 def _as_image(model: Model, image: Any, axes: str | None) -> tuple[Any, str]:
-    """Return an image that can be read by slices, and its axes."""
+    """Return an image that can be read by slices, and its axes; refuse what is no model."""
+    check_model(model)
     if not isinstance(getattr(image, "dtype", None), np.dtype):
         try:
             image = np.asarray(image)

@@ -4,9 +4,9 @@ The layer is there from the first tile on and cannot be painted in until the run
 the run ends in any other way than well, the layer is as it was before, or gone if the run made
 it::
 
-    first part --> open --> part --> part --> ... --> finish(labels)
-                     |                                undo()
-                     new layer, or the one nobody has worked in
+    click --> open --> part --> part --> ... --> finish(labels)
+               |                                 undo()
+               new layer, or the one nobody has worked in
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_unet.widget.annotation import Annotation
+    from napari_unet.widget.engine import Job
     from napari_unet.widget.session import Session
 
-SHOW_MS = 20
+PAUSE_MS = 20
+"""Between what napari takes long for, so that the window can move in between."""
 LAYER_DTYPE = np.uint16
 """napari shows 16 bits as they are; 32 it has to map, each time."""
 
@@ -70,7 +72,7 @@ class LiveLabels:
             self._annotation = self._open()
             layer = self._annotation.labels
             if self._is_new:
-                QTimer.singleShot(SHOW_MS, self._show)
+                QTimer.singleShot(PAUSE_MS, self._show)
             self._mode = str(layer.mode)
             layer.editable = False
         return self._annotation
@@ -80,6 +82,11 @@ class LiveLabels:
         """Whether the layer is still in the viewer, or has yet to be made."""
         made = self._annotation
         return made is None or made.labels in self._session.viewer.layers
+
+    def open_for(self, job: Job) -> None:
+        """Make the layer in a moment, while the process prepares the job."""
+        if self._is_new:
+            QTimer.singleShot(PAUSE_MS, lambda: job.is_running and self.annotation)
 
     def owns(self, layer: Any) -> bool:
         """Whether a layer is the one under construction; any new one while that is being made."""

@@ -84,6 +84,7 @@ class Segmenter:
         )
         self._watch(job, live)
         if job is not None:
+            live.open_for(job)
             follower = ViewFollower(self._session.viewer, self._session)
             follower.moved.connect(lambda: job.look(self._view(subject, plane)))
             job.finished.connect(follower.close)
@@ -189,7 +190,9 @@ class Segmenter:
             ),
             **placement.kwargs,
         )
-        return self._session.annotation(layer, subject, np.zeros_like(empty))
+        # Until the labels are there, nothing is the uncorrected state; it takes no memory.
+        base = np.broadcast_to(LAYER_DTYPE(0), empty.shape)
+        return self._session.annotation(layer, subject, base)
 
 
 def _take(array: Any, axes: str, plane: dict[str, int]) -> tuple[Any, str]:

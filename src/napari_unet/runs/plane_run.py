@@ -1,0 +1,202 @@
+"""A model, an image and settings that fit each other, gone through plane by plane.
+
+Of a plane only windows are read: for its statistics once, then tile by tile. The exception is a
+plane that is scaled (Object size): that one is in memory while it is its turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unet.arrays.axes import plan_planes
+from napari_unet.arrays.blocks import cut_blocks, plan_blocks
+from napari_unet.arrays.channels import check_channels
+from napari_unet.arrays.normalize import Statistics, check_grey_values, measure_steps
+from napari_unet.arrays.reading import PlaneReader
+from napari_unet.network.allocator import return_memory
+from napari_unet.runs.overlap_tile import OverlapTile
+from napari_unet.runs.progress import Job, TileDone
+from napari_unet.runs.restart import Unfinished, describe_plane, identify
+from napari_unet.runs.zoom import choose_zoom, resize, zoomed_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+    from napari_unet.models.model import Model
+    from napari_unet.runs.background import Background
+    from napari_unet.runs.overlap_tile import Order, Write
+    from napari_unet.settings import SegmentSettings
+
+    Index = tuple[int, ...]
+    Core = tuple[slice, ...]
+
+
+class PlaneRun:
+    """One run of a network over an image.
+
+    Parameters
+    ----------
+    model : Model
+        The network and its card.
+    image : array-like
+        The image; numpy, memory map, dask or zarr.
+    axes : str
+        Its axes.
+    settings : SegmentSettings
+        Channels, tile, halo, object size, device.
+    background : Background
+        Where everything long is computed.
+    out : array, optional
+        What is given for the result; None or a numpy array is in memory.
+    extra : int
+        What is to be done with each plane beside its tiles, counted as so many tiles.
+
+    Raises
+    ------
+    ImageError
+        If the axes, channels or values do not fit the model.
+    TileSizeError
+        If the tile is too small.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        image: Any,
+        axes: str,
+        settings: SegmentSettings,
+        background: Background,
+        out: Any = None,
+        extra: int = 0,
+    ) -> None:
+        architecture = model.card.architecture
+        check_grey_values(image.dtype)
+        self.planes = plan_planes(image.shape, axes, architecture.spatial_dims)
+        check_channels(self.planes.channels, settings.channels, architecture.in_channels)
+        self.classes = architecture.classes
+        zoom = choose_zoom(model.card, settings)
+        self._seen_shape = zoomed_shape(self.planes.spatial_shape, zoom)
+        self._is_streamed = out is not None and type(out) is not np.ndarray
+        self.tiling = OverlapTile(
+            model, self._seen_shape, settings, background, is_streamed=self._is_streamed
+        )
+        self._model, self._image, self._settings = model, image, settings
+        self._background, self._extra = background, extra
+        self._planes_done = 0
+
+    def unfinished(self, out: Any) -> Job[Unfinished]:
+        """Look what an earlier run left in the output, and say so.
+
+        Parameters
+        ----------
+        out : array
+            Where the probabilities of all planes are written.
+
+        Returns
+        -------
+        Unfinished
+            Empty for arrays that cannot keep it.
+        """
+        run = ""
+        if Unfinished.is_kept_in(out):
+            identity = self._model, self._image, self.planes.axes, self._settings
+            run = yield from self._background.run(identify, *identity)
+        unfinished = Unfinished(out, run)
+        yield from unfinished.notes()
+        return unfinished
+
+    def plane(
+        self,
+        index: Index,
+        out: Any,
+        order: Order | None = None,
+        unfinished: Unfinished | None = None,
+    ) -> Job[None]:
+        """Run the network over one plane.
+
+        Parameters
+        ----------
+        index : tuple of int
+            The plane.
+        out : array of float32, shape (classes, *spatial)
+            Where its probabilities are written, tile by tile.
+        order : callable, optional
+            Picks the next of the tiles that remain.
+        unfinished : Unfinished, optional
+            Knows which tiles are done, and is told of each that is.
+
+        Yields
+        ------
+        TileDone
+            After each tile, counted over all planes.
+        """
+        channels = self._reader(index)
+        statistics = yield from self._measure(channels)
+        whole = tuple(slice(0, size) for size in self.planes.spatial_shape)
+        is_scaled = self._seen_shape != self.planes.spatial_shape
+        cores = [whole] if is_scaled else [tile.core for tile in self.tiling.tiles]
+        skip: Collection[int] = ()
+        if unfinished is not None and unfinished.is_kept:
+            content = yield from self._background.run(describe_plane, channels, statistics)
+            skip = yield from unfinished.skip(index, content, cores)
+
+        def write(core: Core, values: NDArray[Any]) -> None:
+            """Write a core to its place."""
+            out[(slice(None), *core)] = values
+            if unfinished is not None:
+                unfinished.add(index, core)
+            if self._is_streamed:
+                return_memory()  # of many tiles in several threads, much would be left behind
+
+        if not is_scaled:
+            yield from self._tiles(channels, statistics, write, order, skip)
+        elif not skip:
+            everything = channels[(slice(None), *whole)]
+            scaled = yield from self._background.run(resize, everything, self._seen_shape)
+            seen = np.empty((self.classes, *self._seen_shape), np.float32)
+
+            def keep(core: Core, values: NDArray[Any]) -> None:
+                """Write a core of the scaled plane."""
+                seen[(slice(None), *core)] = values
+
+            yield from self._tiles(scaled, statistics, keep, order)
+            values = yield from self._background.run(resize, seen, self.planes.spatial_shape)
+            write(whole, values)
+        self._planes_done += 1
+
+    def extra_done(self) -> TileDone:
+        """Count what was done with the last plane beside its tiles."""
+        return self._count(0)
+
+    def _reader(self, index: Index) -> PlaneReader:
+        """Return what reads the channels the network wants of a plane."""
+        wanted = self._model.card.architecture.in_channels
+        return PlaneReader(self._image, self.planes, index, self._settings.channels, wanted)
+
+    def _measure(self, channels: PlaneReader) -> Job[Statistics]:
+        """Measure a plane, window by window."""
+        shape = self.planes.spatial_shape
+        windows = cut_blocks(shape, plan_blocks(shape, chunks=channels.cell))
+        steps = measure_steps(channels, self._model.card.normalization, windows)
+        return (yield from self._background.go_through(steps))
+
+    def _tiles(
+        self,
+        channels: Any,
+        statistics: Statistics,
+        write: Write,
+        order: Order | None,
+        skip: Collection[int] = (),
+    ) -> Job[None]:
+        """Run the network over what it is to see of a plane; count over all planes."""
+        for event in self.tiling.run(channels, statistics, write, order=order, skip=skip):
+            yield self._count(event.done) if isinstance(event, TileDone) else event
+
+    def _count(self, tiles_done: int) -> TileDone:
+        """Say how many pieces of work are done, and of how many."""
+        per_plane = len(self.tiling.tiles) + self._extra
+        return TileDone(self._planes_done * per_plane + tiles_done, self.planes.count * per_plane)
