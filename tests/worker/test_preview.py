@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_unet.arrays.axes import plan_planes
 from napari_unet.arrays.tiles import plan_tiles
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, save_model
@@ -13,7 +14,7 @@ from napari_unet.runs.progress import LabelsDone, TileDone
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 from napari_unet.worker import jobs, preview
 from napari_unet.worker.__main__ import Call
-from napari_unet.worker.preview import LARGEST_NUMBER, Preview, Watched, nearest_to
+from napari_unet.worker.preview import LARGEST_NUMBER, Nearest, Preview, Watched
 
 SETTINGS = InstanceSettings(min_size=1)
 
@@ -93,7 +94,8 @@ def test_final_labels_come_in_pieces_that_fit_together(card, tmp_path, monkeypat
 
 def test_the_tile_in_view_comes_first_then_outwards():
     tiles = plan_tiles((256, 256), 64, 8, 8)
-    pick = nearest_to(lambda: ((200, 240), (8, 40)))
+    planes = plan_planes((256, 256), "YX")
+    pick = Nearest(planes, lambda: ((200, 240), (8, 40))).tile
     first = pick(tiles)
     assert first.core[0].stop > 200
     assert first.core[1].start < 40
@@ -106,7 +108,27 @@ def test_the_tile_in_view_comes_first_then_outwards():
         distances.append(np.hypot(down, right))
     assert distances == sorted(distances)
     assert distances[-1] > 150
-    assert nearest_to(lambda: None)(tiles) is tiles[0]
+    assert Nearest(planes, lambda: None).tile(tiles) is tiles[0]
+
+
+def test_the_plane_in_view_comes_first_then_its_neighbours():
+    planes = plan_planes((5, 64, 64), "ZYX")
+    pick = Nearest(planes, lambda: ((3, 4), (0, 64), (0, 64))).plane
+    rest, order = list(planes.indices()), []
+    while rest:
+        order.append(pick(rest))
+        rest.remove(order[-1])
+    assert order == [(3,), (2,), (4,), (1,), (0,)]
+    assert Nearest(planes, lambda: None).plane([(2,), (1,)]) == (2,)
+
+
+def test_a_stack_is_shown_plane_by_plane_from_the_one_in_view(call, model_path):
+    stack = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    chosen = SegmentSettings(instances=SETTINGS).model_dump(mode="json")
+    view = ((1, 2), (0, 64), (0, 64))
+    job = jobs.segment(call(image=stack), model=model_path, axes="ZYX", settings=chosen, view=view)
+    shown = [event.region[0] for event in job if isinstance(event, LabelsDone)]
+    assert shown == [(1, 2), (0, 1), (2, 3), (0, 1), (1, 2), (2, 3)], "at last the final labels"
 
 
 def test_a_run_shows_the_view_first_and_follows_the_person(call, model_path, tiny_unet, run_to_end):

@@ -22,7 +22,7 @@ from napari_unet.runs.restart import Unfinished, describe_plane, identify
 from napari_unet.runs.zoom import choose_zoom, resize, zoomed_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from numpy.typing import NDArray
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_unet.settings import SegmentSettings
 
     Index = tuple[int, ...]
+    NextPlane = Callable[[list[Index]], Index]
     Core = tuple[slice, ...]
 
 

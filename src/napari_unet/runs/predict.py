@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from napari_unet.models.card import Card
     from napari_unet.models.model import Model
     from napari_unet.runs.overlap_tile import Order
+    from napari_unet.runs.plane_run import NextPlane
     from napari_unet.runs.progress import Cancel, Progress
 
 IN_MEMORY_BYTES = 256 * 2**20
@@ -172,6 +173,7 @@ def predict_steps(
     out: Any = None,
     *,
     order: Order | None = None,
+    next_plane: NextPlane | None = None,
 ) -> Job[Any]:
     """Compute probabilities as a job; see :func:`predict`.
 
@@ -182,6 +184,8 @@ def predict_steps(
     order : callable, optional
         Picks the next of the tiles that remain of a plane, see
         :class:`napari_unet.runs.overlap_tile.OverlapTile`.
+    next_plane : callable, optional
+        Picks the next of the planes that remain; in the order of the array if not given.
 
     Yields
     ------
@@ -194,7 +198,10 @@ def predict_steps(
         out = _output(out, (run.classes, *run.planes.out_shape), np.float32)
         yield from run.tiling.notes()
         unfinished = yield from run.unfinished(out)
-        for index in run.planes.indices():
+        remaining = list(run.planes.indices())
+        while remaining:
+            index = next_plane(remaining) if next_plane else remaining[0]
+            remaining.remove(index)
             yield from run.plane(index, plane_of(out, run.planes, index), order, unfinished)
         unfinished.finish()
     return out

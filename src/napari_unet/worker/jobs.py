@@ -41,7 +41,7 @@ from napari_unet.worker.kept import (
     new_probability,
     open_probability,
 )
-from napari_unet.worker.preview import SURROUNDINGS_PX, Preview, Watched, nearest_to
+from napari_unet.worker.preview import SURROUNDINGS_PX, Nearest, Preview, Watched
 from napari_unet.worker.protocol import as_region
 
 if TYPE_CHECKING:
@@ -191,9 +191,11 @@ def segment(
     if is_new:
         watched = Watched(probability)
         first = None if view is None else as_region(view)
-        order = nearest_to(lambda: call.looked_at() or first)
+        nearest = Nearest(planes, lambda: call.looked_at() or first)
         live = _with_live_tiles(chosen, loaded, planes)
-        tiles = predict_steps(loaded, image, axes, live, watched, order=order)
+        tiles = predict_steps(
+            loaded, image, axes, live, watched, order=nearest.tile, next_plane=nearest.plane
+        )
         yield from count.tiles(_shown(tiles, watched, preview))
         _recent.keep(run, token)
     yield from count.planes(_found(preview, probability, card, chosen.instances))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from napari_unet.arrays.axes import Planes
     from napari_unet.arrays.tiles import Tile
     from napari_unet.models.card import Card
     from napari_unet.settings import InstanceSettings
@@ -166,23 +167,52 @@ class Preview:
         return numbered
 
 
-def nearest_to(looked_at: Callable[[], Region | None]) -> Callable[[Sequence[Tile]], Tile]:
-    """Return what picks the next tile: one the person sees, from the middle outwards.
+class Nearest:
+    """Picks what is computed next: what the person sees, from the middle outwards.
 
     Parameters
     ----------
+    planes : Planes
+        Of the image.
     looked_at : callable
-        Returns where the person looks, None for the middle of the image.
+        Returns where the person looks; None if nobody does.
     """
 
-    def pick(tiles: Sequence[Tile]) -> Tile:
-        region = looked_at()
-        if region is None:
-            return tiles[0]
-        spatial = region[-len(tiles[0].core) :]
-        return min(tiles, key=lambda tile: _distance(tile.core, spatial))
+    def __init__(self, planes: Planes, looked_at: Callable[[], Region | None]) -> None:
+        self._planes, self._looked_at = planes, looked_at
 
-    return pick
+    def tile(self, remaining: Sequence[Tile]) -> Tile:
+        """Pick the next tile of a plane."""
+        spans = self._spans()
+        if spans is None:
+            return remaining[0]
+        seen = tuple(spans[axis] for axis in self._planes.spatial)
+        return min(remaining, key=lambda tile: _distance(tile.core, seen))
+
+    def plane(self, remaining: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Pick the next plane of a stack."""
+        spans = self._spans()
+        if spans is None:
+            return remaining[0]
+        seen = tuple(spans[axis] for axis in self._planes.lead)
+        return min(
+            remaining,
+            key=lambda index: _distance([slice(at, at + 1) for at in index], seen),
+        )
+
+    def _spans(self) -> dict[str, tuple[int, int]] | None:
+        """Return what is seen of each axis."""
+        region = self._looked_at()
+        axes = self._planes.out_axes
+        return None if region is None else dict(zip(axes, region, strict=True))
+
+
+def _pieces(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Cut a plane or volume into parts along its first axis that can be shown at once."""
+    step = max(1, PIECE_PX // max(1, math.prod(shape[1:])))
+    rest = tuple(slice(0, size) for size in shape[1:])
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0])), *rest
 
 
 def _as_region(key: Sequence[Any], shape: Sequence[int]) -> Region:
@@ -193,14 +223,6 @@ def _as_region(key: Sequence[Any], shape: Sequence[int]) -> Region:
         else (int(part), int(part) + 1)
         for part, size in zip(key, shape, strict=True)
     )
-
-
-def _pieces(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-    """Cut a plane or volume into parts along its first axis that can be shown at once."""
-    step = max(1, PIECE_PX // max(1, math.prod(shape[1:])))
-    rest = tuple(slice(0, size) for size in shape[1:])
-    for start in range(0, shape[0], step):
-        yield slice(start, min(start + step, shape[0])), *rest
 
 
 def _distance(core: Sequence[slice], region: Region) -> tuple[float, float]:
