@@ -189,3 +189,11 @@ def test_values_that_are_no_grey_values_are_told(dtype, sentence):
         check_grey_values(np.dtype(dtype))
     with pytest.raises(ImageError, match=sentence):
         measure(np.zeros((1, 2, 2), dtype), PERCENTILE)
+
+
+def test_measuring_in_steps_leaves_the_callers_error_state_alone():
+    before = np.geterr()
+    windows = [(slice(0, 4), slice(0, 8)), (slice(4, 8), slice(0, 8))]
+    steps = measure_steps(np.ones((1, 8, 8), np.uint16), Normalization(), windows)
+    next(steps)
+    assert np.geterr() == before

@@ -533,3 +533,14 @@ def test_what_cannot_hold_the_labels_is_refused_before_computing(tiny_unet, out)
     model = Model(tiny_unet, Card(name="t", architecture=tiny_unet.architecture))
     with pytest.raises(ImageError, match=r"out|written"):
         segment(model, np.zeros((40, 50)), "YX", out=out)
+
+
+def test_a_read_only_result_is_refused_before_anything_is_computed(tiny_unet, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(str(tmp_path / "labels.zarr"), shape=(64, 64), dtype="int32", chunks=(32, 32))
+    closed = zarr.open_array(str(tmp_path / "labels.zarr"), mode="r")
+    model = Model(tiny_unet, Card(name="tiny", architecture=tiny_unet.architecture))
+    done = []
+    with pytest.raises(ImageError, match="read-only"):
+        segment(model, np.zeros((64, 64), np.uint8), out=closed, progress=done.append)
+    assert not done

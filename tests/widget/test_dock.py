@@ -424,3 +424,32 @@ def test_two_models_of_one_name_are_both_in_the_list(dock) -> None:
     paths = list(dock.model_panel.model.choices)
     assert {"/elsewhere/nuclei.safetensors", "/again/nuclei copy.safetensors"} <= set(paths)
     assert dock.model_panel.model.value == "/again/nuclei copy.safetensors"
+
+
+def test_a_retrained_model_keeps_the_thresholds_the_person_set(dock) -> None:
+    panel = dock.segment_panel
+    panel.threshold.value, panel.min_size.value = 0.3, 300
+    dock.load_model_file("child")
+    dock.engine.last.answer(**loaded("/models/child.safetensors", name="child", parent="nuclei"))
+    assert (panel.threshold.value, panel.min_size.value) == (0.3, 300)
+    dock.load_model_file("other")
+    dock.engine.last.answer(**loaded("/models/other.safetensors", name="other"))
+    assert panel.threshold.value == 0.5
+
+
+def test_an_image_of_too_many_axes_is_refused_beside_it(dock, qtbot) -> None:
+    dock.session.viewer.add_image(np.zeros((2, 2, 2, 2, 40, 40), np.uint8), name="many")
+    qtbot.waitUntil(lambda: "6 axes" in dock.segment_panel.image_problem.value)
+    assert not find(dock, "segment").isEnabled()
+
+
+def test_choosing_an_image_chooses_its_labels(dock, qtbot) -> None:
+    run_segment(dock, squares((5, 5)))
+    first = dock.session.labels
+    viewer = dock.session.viewer
+    other = viewer.add_image(np.ones((64, 80), np.uint16), name="other")
+    qtbot.waitUntil(lambda: dock.segment_panel.image.value is other)
+    run_segment(dock, squares((30, 30)))
+    assert dock.session.labels is not first
+    dock.segment_panel.image.value = viewer.layers["cells"]
+    assert dock.session.labels is first

@@ -125,3 +125,58 @@ def test_moving_the_slider_again_replaces_a_search_under_way(dock, qtbot) -> Non
     qtbot.waitUntil(lambda: dock.engine.last is not first)
     assert dock.engine.last.parameters["settings"]["threshold"] == 0.8
     assert "Cancelled" not in find(dock, "status").text()
+
+
+def test_the_threshold_shows_its_labels_and_they_stay(dock, qtbot, tmp_path) -> None:
+    run_segment(dock, squares((5, 5), (30, 60)))
+    layer, fewer = dock.session.labels, squares((5, 5))
+    dock.segment_panel.threshold.value = 0.7
+    qtbot.waitUntil(lambda: dock.engine.last.name == "label")
+    job = dock.engine.last
+    assert not layer.editable, "no stroke gets lost between the old labels and the new ones"
+    job.show(fewer, ((0, 64), (0, 80)), tmp_path / "labels.npy")
+    job.answer(labels=fewer)
+    np.testing.assert_array_equal(layer.data, fewer)
+    assert layer.editable
+    assert find(dock, "status").text().startswith("1 objects")
+
+
+def test_closing_the_image_ends_its_run(dock, tmp_path) -> None:
+    dock.segment_panel.run()
+    dock.engine.last.show(squares((5, 5)), LEFT, tmp_path / "labels.npy")
+    dock.session.viewer.layers.remove("cells")
+    assert not dock.session.is_busy
+    assert len(dock.session.viewer.layers) == 0
+
+
+def test_a_stroke_that_was_undone_is_no_correction(dock) -> None:
+    run_segment(dock, squares((5, 5)))
+    layer = dock.session.labels
+    layer.paint((50, 50), 4)
+    assert not dock.session.annotation(layer).is_unedited
+    layer.undo()
+    assert dock.session.annotation(layer).is_unedited
+
+
+def test_corrections_come_along_from_the_labels_at_hand(dock) -> None:
+    run_segment(dock, squares((5, 5)))
+    first = dock.session.labels
+    first.paint((50, 50), 4)
+    run_segment(dock, squares((5, 5)))
+    second = dock.session.labels
+    assert second is not first
+    dock.session.use_labels(first)
+    dock.session.annotation(first).regions.add_box((), 40, 40, 60, 60)
+    run_segment(dock, squares((5, 5)))
+    newest = dock.session.annotation(dock.session.labels)
+    assert newest.labels not in (first, second)
+    assert newest.regions.count == 1
+    assert newest.labels.data[50, 50]
+
+
+def test_while_labels_are_being_made_nobody_is_told_to_make_some(dock, tmp_path, qtbot) -> None:
+    dock.segment_panel.run()
+    dock.engine.last.show(squares((5, 5)), LEFT, tmp_path / "labels.npy")
+    qtbot.waitUntil(lambda: not dock.correct_panel.problem.value)
+    dock.engine.last.cancel()
+    qtbot.waitUntil(lambda: "Press Segment" in dock.correct_panel.problem.value)

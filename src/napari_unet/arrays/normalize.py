@@ -125,14 +125,14 @@ def measure_steps(
     wanted = (normalization.low, normalization.high) if normalization.kind == "percentile" else ()
     orders = [OrderStatistics(wanted) for _ in sums]
     while True:
-        with np.errstate(over="ignore", invalid="ignore"):
-            for window in windows:
-                values = np.asarray(channels[(slice(None), *window)])
+        for window in windows:
+            values = np.asarray(channels[(slice(None), *window)])
+            with np.errstate(over="ignore", invalid="ignore"):  # not across the yield
                 for channel, total, order in zip(values, sums, orders, strict=True):
                     finite = _finite(channel)
                     total.add(finite, normalization.kind)
                     order.add(finite)
-                yield
+            yield
         are_done = [order.is_done() for order in orders]
         if all(are_done):
             break

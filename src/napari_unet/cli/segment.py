@@ -13,6 +13,7 @@ from napari_unet.arrays.blocks import cut_blocks, plan_blocks
 from napari_unet.cli.files import find_images, stem
 from napari_unet.cli.options import segment_settings
 from napari_unet.errors import FileError, SettingError, UnetError, UsageError
+from napari_unet.files.atomic import check_writable
 from napari_unet.files.images import ImageFile, read_image
 from napari_unet.files.masks import SUFFIXES, export_labels
 from napari_unet.files.probability import write_probability
@@ -36,6 +37,7 @@ def run_segment(options: argparse.Namespace, console: Console) -> dict[str, Any]
     model = load_model(options.model)
     settings = segment_settings(options, model.card)
     out = Path(options.out).expanduser()
+    check_writable(out / "labels.tif")
     written: dict[Path, Path] = {}
     results = []
     for path in find_images(options.images):

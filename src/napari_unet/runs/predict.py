@@ -381,7 +381,8 @@ def _output(out: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         raise ImageError(
             f"The result cannot be written to {type(out).__name__}. Give a numpy or zarr array."
         )
-    is_read_only = isinstance(out, np.ndarray) and not out.flags.writeable
+    flags = getattr(out, "flags", None)  # numpy's; zarr says it itself
+    is_read_only = getattr(out, "read_only", False) or not getattr(flags, "writeable", True)
     kind, least = (np.floating, 2) if np.issubdtype(dtype, np.floating) else (np.integer, 4)
     if is_read_only or not np.issubdtype(out.dtype, kind) or out.dtype.itemsize < least:
         state = "read-only " if is_read_only else ""

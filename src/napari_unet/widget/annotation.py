@@ -100,7 +100,7 @@ class Annotation(QObject):
     @property
     def is_unedited(self) -> bool:
         """Whether the labels are what a run made of them; regions may be checked."""
-        return not self.edits.touched.any() and not self.edits.any()
+        return not self.edits.any()
 
     def planes(self) -> list[tuple[int, ...]]:
         """List the planes (indices of the slider axes) with something vouched for."""

@@ -76,7 +76,7 @@ def list_sources(image: Image, axes: str, others: list[Image]) -> list[ChannelSo
         count = layer_array(image).shape[axes.index("C")]
         names = ("red", "green", "blue", "alpha") if image.rgb else ()
         own = [
-            ChannelSource(image, i, names[i] if i < len(names) else f"channel {i + 1}")
+            ChannelSource(image, i, names[i] if i < len(names) else f"channel {i}")
             for i in range(count)
         ]
         mean = ChannelSource(image, MEAN, "grey (mean of channels)" if image.rgb else "mean")

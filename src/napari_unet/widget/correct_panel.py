@@ -228,7 +228,8 @@ class CorrectPanel:
             self.labels.reset_choices()
             if layer is not None and layer in self._layers():
                 self.labels.value = layer
-        wrong = show_problem(self.problem, _labels_problem(layer))
+        problem = None if self._session.live is not None else _labels_problem(layer)
+        wrong = show_problem(self.problem, problem) or layer is None
         annotation = None if wrong else self.annotation()
         for control in (self.new_object, self.region, self.whole_plane, self.strokes_count):
             control.enabled = annotation is not None

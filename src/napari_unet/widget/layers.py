@@ -46,7 +46,8 @@ def possible_axes(layer: Image) -> list[str]:
     Returns
     -------
     list of str
-        E.g. ``["ZYX", "TYX", "CYX"]``; an RGB layer ends in ``"C"``.
+        E.g. ``["ZYX", "TYX", "CYX"]``; an RGB layer ends in ``"C"``. Empty if it has more axes
+        than have names.
     """
     lead = layer.ndim - 2
     letters = "TZ" if layer.rgb else "TZC"
@@ -56,17 +57,21 @@ def possible_axes(layer: Image) -> list[str]:
         3: ["TZC", "TCZ", "CTZ"],
     }.get(lead, ["".join(c) for c in combinations(letters, lead)])
     tail = "YXC" if layer.rgb else "YX"
-    return [order + tail for order in orders if set(order) <= set(letters)] or [tail]
+    if not lead:
+        return [tail]
+    return [order + tail for order in orders if set(order) <= set(letters)]
 
 
-def guess_layer_axes(layer: Image) -> str:
-    """Name a layer's axes by the best evidence there is.
+def guess_layer_axes(layer: Image) -> str | None:
+    """Name a layer's axes by the best evidence there is; None if there are too many.
 
     That is, in this order: what the person chose, the axis labels, the file. Without any, a
     third axis is planes, however short: napari shows it as a slider, and planes taken for
     channels would go unlabelled, while channels taken for planes are all labelled.
     """
     fitting = possible_axes(layer)
+    if not fitting:
+        return None
     noted = str(layer.metadata.get(METADATA_KEY, {}).get("axes", ""))
     labelled = "".join(str(label)[:1].upper() for label in layer.axis_labels)
     labelled += "C" if layer.rgb else ""

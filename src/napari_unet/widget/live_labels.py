@@ -84,9 +84,11 @@ class LiveLabels:
         return made is None or made.labels in self._session.viewer.layers
 
     def open_for(self, job: Job) -> None:
-        """Make the layer in a moment, while the process prepares the job."""
+        """Close an older layer to the brush now; make a new one in a moment."""
         if self._is_new:
             QTimer.singleShot(PAUSE_MS, lambda: job.is_running and self.annotation)
+        else:
+            _ = self.annotation
 
     def owns(self, layer: Any) -> bool:
         """Whether a layer is the one under construction; any new one while that is being made."""

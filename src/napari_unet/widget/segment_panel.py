@@ -31,6 +31,8 @@ from napari_unet.widget.session import Session
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from napari_unet.models.card import Card
+
 ALL_PLANES, SHOWN_PLANE = "all planes", "only the plane shown"
 PRECISIONS = list(get_args(Precision))
 RELABEL_MS = 60
@@ -60,6 +62,7 @@ class SegmentPanel:
         self.channel_rows = Container(widgets=[], labels=True, label="")
         self.channel_rows.margins = (0, 0, 0, 0)
         self._channels: list[ComboBox] = []
+        self._suggested: Card | None = None
         self.planes = choice(
             "planes",
             "Planes",
@@ -230,11 +233,14 @@ class SegmentPanel:
         image = self.image.value
         with self.axes.changed.blocked():
             self.axes.reset_choices()
-            if image is not None:
-                self.axes.value = guess_layer_axes(image)
+            axes = None if image is None else guess_layer_axes(image)
+            if axes is not None:
+                self.axes.value = axes
         self.axes.visible = len(self.axes.choices) > 1
         self._update_channels()
         self.validate()
+        if image is not None:
+            self._session.layer_chosen.emit(image)  # the labels at hand are its labels
 
     def _on_axes(self, axes: str | None) -> None:
         """Keep with the image what the person says its axes are."""
@@ -274,11 +280,15 @@ class SegmentPanel:
         """Take the thresholds the model works best with."""
         model = self._session.model
         if model is not None:
-            best = model.card.instances
-            self.threshold.value = best.threshold
-            self.min_size.value = best.min_size
-            self.split.value = best.split
-            self.fill_holes.value = best.fill_holes
+            best, was = model.card.instances, self._suggested
+            is_child = was is not None and model.card.parent == was.name
+            # A retrained model is looked at with what the person had set for its parent.
+            if was is None or not is_child or self.instance_settings() == was.instances:
+                self.threshold.value = best.threshold
+                self.min_size.value = best.min_size
+                self.split.value = best.split
+                self.fill_holes.value = best.fill_holes
+            self._suggested = model.card
             self._relabel_timer.stop()
         self._update_channels()
         self.validate()
@@ -304,6 +314,10 @@ class SegmentPanel:
         image, model = self.image.value, self._session.model
         if image is None:
             return "Open an image first, e.g. by dropping a file on the viewer."
+        if self.axes.value is None:
+            return (
+                f"This image has {image.ndim} axes; 5 can be named: t, z, channel, y, x. Split it."
+            )
         if (
             model
             and model.card.architecture.spatial_dims == 3

@@ -17,7 +17,7 @@ from napari_unet.widget.live_labels import LAYER_DTYPE, LiveLabels
 from napari_unet.widget.view import ViewFollower, shown_region
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
 
     from napari_unet.settings import InstanceSettings, SegmentSettings
     from napari_unet.widget.channels import Gathered, Subject
@@ -64,7 +64,7 @@ class Segmenter:
         if model is None:
             return
         array, axes = _take(gathered.array, gathered.axes, plane)
-        older = self._newest(subject)
+        older = self._older(subject)
         is_new = older is None or not older.is_unedited
         live = LiveLabels(
             self._session,
@@ -84,7 +84,7 @@ class Segmenter:
         )
         self._watch(job, live)
         if job is not None:
-            live.open_for(job)
+            self._end_with(subject.image, job)
             follower = ViewFollower(self._session.viewer, self._session)
             follower.moved.connect(lambda: job.look(self._view(subject, plane)))
             job.finished.connect(follower.close)
@@ -92,7 +92,13 @@ class Segmenter:
     def relabel(self, settings: InstanceSettings) -> None:
         """Find the objects again in the kept probability of the labels at hand."""
         annotation = self._current()
-        if annotation is None or annotation.token is None or self._session.model is None:
+        if annotation is None or self._session.model is None:
+            return
+        if annotation.token is None:
+            self._session.tell(
+                "The probabilities of these labels are not at hand. Press Segment, then move the "
+                "threshold."
+            )
             return
         if not annotation.is_unedited:
             self._session.tell("These labels hold your corrections. Press Segment for new ones.")
@@ -113,9 +119,21 @@ class Segmenter:
     def _watch(self, job: Job | None, live: LiveLabels) -> None:
         """Let a job show its labels as they come, and take them back if it does not end well."""
         if job is not None:
+            live.open_for(job)
             job.progressed.connect(live.on_progress)
             job.failed.connect(lambda *_: live.undo())
             job.cancelled.connect(live.undo)
+
+    def _end_with(self, image: Image, job: Job) -> None:
+        """End a job when its image is closed."""
+        removed = self._session.viewer.layers.events.removed
+
+        def on_removed(event: Any) -> None:
+            if event.value is image:
+                job.cancel()
+
+        removed.connect(on_removed)
+        job.finished.connect(lambda: removed.disconnect(on_removed))
 
     def _view(self, subject: Subject, plane: dict[str, int]) -> Region:
         """Return what the person sees of an image, without the axes of a chosen plane."""
@@ -156,14 +174,14 @@ class Segmenter:
         )
 
     def _on_relabelled(self, live: LiveLabels, result: dict[str, Any]) -> None:
-        if live.is_open and live.annotation.is_unedited:
+        if live.is_open:
             live.finish(result["labels"])
             self._session.tell(f"{_count(result['labels'])} objects.")
         else:
             live.undo()
 
-    def _newest(self, subject: Subject) -> Annotation | None:
-        """Return the newest labelling of an image that is still open."""
+    def _older(self, subject: Subject) -> Annotation | None:
+        """Return the labelling of an image to go on from: the one at hand, or else the newest."""
         made = [
             a
             for a in self._session.annotations()
@@ -172,7 +190,8 @@ class Segmenter:
             and a.subject.axes == subject.axes
             and a.labels in self._session.viewer.layers
         ]
-        return made[-1] if made else None
+        current = self._current()
+        return current if current in made else made[-1] if made else None
 
     def _new_layer(self, subject: Subject) -> Annotation:
         """Add an empty labels layer that lies on the image."""
