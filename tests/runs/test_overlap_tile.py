@@ -182,11 +182,53 @@ def test_how_much_a_small_halo_costs_is_measured(tiny):
     net = tiny.net
     run = Run(tiny, image, SMALL_TILES.replace(halo_px=4))
     (note,) = run.notes
-    said = float(note.split("up to ")[1].split(" ")[0])
+    said = float(note.split("at least ")[1].split(" ")[0])
     actual = abs(run.out - exact).max()
     assert net.halo > 4
     assert actual / 10 < said <= actual * 1.05
+    assert note.startswith("Three tiles were computed once more")
+    assert len(run.reads) == len(run.tiling.tiles) + 3
+    assert isinstance(run.said[-1], TileDone)
     assert Run(tiny, image, SMALL_TILES.replace(halo_px=net.halo)).notes == []
+
+
+def test_a_blank_corner_does_not_hide_what_a_small_halo_costs(tiny):
+    image, settings = make_image(150, 140), SMALL_TILES.replace(halo_px=4)
+    image[:90, :90] = 0
+    first = Run(tiny, image, settings).tiling.tiles[0].core
+    run = Run(tiny, image, settings)
+    said = float(run.notes[0].split("at least ")[1].split(" ")[0])
+    assert image[first].max() == 0
+    assert said > abs(run.out - Run(tiny, image).out).max() / 10
+
+
+def test_two_tiles_are_measured_once_each(tiny):
+    run = Run(tiny, make_image(40, 100), SMALL_TILES.replace(halo_px=4))
+    assert len(run.tiling.tiles) == 2
+    assert run.notes[0].startswith("Two tiles were computed once more")
+
+
+@pytest.mark.parametrize("measured_before", [0, 1])
+def test_without_memory_for_measuring_nothing_is_measured(tiny, monkeypatch, measured_before):
+    image, settings = make_image(150, 140), SMALL_TILES.replace(halo_px=4)
+    difference, calls = OverlapTile._difference, []
+
+    def refused(self, *args):
+        calls.append(1)
+        if len(calls) > measured_before:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return difference(self, *args)
+
+    expected = Run(tiny, image, settings)
+    monkeypatch.setattr(OverlapTile, "_difference", refused)
+    run = Run(tiny, image, settings)
+    assert (run.out == expected.out).all()
+    assert (run.times_written == 1).all()
+    assert len(run.tiling.tiles) == len(expected.tiling.tiles)
+    assert len(calls) == measured_before + 1
+    assert [note.split(" were")[0].split(" was")[0] for note in run.notes] == (
+        ["One tile"] if measured_before else []
+    )
 
 
 # --------------------------------------------------------------------------------------- precision
@@ -365,3 +407,24 @@ def test_memory_may_run_out_at_every_stage(tiny, stage, monkeypatch):
     assert len(run.notes) == 1
     assert (run.times_written == 1).all()
     assert run.out == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("at_tile", [1, 3])
+def test_progress_never_goes_back_and_ends_at_its_total_when_memory_runs_out(tiny, at_tile):
+    image, seen = make_image(3, 140, 150), []
+
+    def run_out(_, inputs):
+        seen.append(inputs[0].shape[-1])
+        if len(seen) >= at_tile and inputs[0].shape[-1] > 60:
+            raise MemoryError
+
+    tiny.net.down[0].register_forward_pre_hook(run_out)
+    said = []
+    predict(tiny, image, "ZYX", SMALL_TILES.replace(tile_px=112), progress=said.append)
+    done = [event for event in said if isinstance(event, TileDone)]
+    counts = [event.done for event in done]
+    (total,) = {event.total for event in done}
+    assert total > 100 if at_tile == 1 else len(done) > 10 * total  # what was told first stays
+    assert counts == sorted(counts)
+    assert counts[0] > 0
+    assert counts.index(total) == len(counts) - 1

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 import torch
 
+from napari_unet.errors import FileError
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
+from napari_unet.runs import overlap_tile, restart
 from napari_unet.runs.predict import predict, predict_steps, segment, segment_steps
 from napari_unet.runs.progress import Note, TileDone
 from napari_unet.runs.restart import KEY
-from napari_unet.settings import InstanceSettings, SegmentSettings
+from napari_unet.settings import InstanceSettings, Normalization, SegmentSettings
 
 zarr = pytest.importorskip("zarr")
 
@@ -165,3 +169,86 @@ def test_attributes_of_the_output_stay(model, image, out):
     out.attrs["mine"] = [1, 2]
     predict(model, image, "ZYX", TILES, out=out)
     assert dict(out.attrs) == {"mine": [1, 2]}
+
+
+def run_out_of_memory_above(net, side):
+    """Let a network run out of memory with larger tiles; return what ends that."""
+
+    def check(_, inputs):
+        if inputs[0].shape[-1] > side:
+            raise MemoryError
+
+    return net.down[0].register_forward_pre_hook(check)
+
+
+@pytest.mark.parametrize("process", ["the same", "another"])
+def test_a_run_goes_on_after_memory_ran_out(model, image, out, process):
+    expected = predict(model, image, "ZYX", TILES)
+    settings, seen = TILES.replace(tile_px=140), []
+    refusing = run_out_of_memory_above(model.net, 70)
+    break_off(predict_steps(model, image, "ZYX", settings, out), 60)
+    refusing.remove()
+    if process == "another":
+        overlap_tile._largest_that_fitted.clear()
+    said = []
+    model.net.down[0].register_forward_pre_hook(lambda *_: seen.append(1))
+    predict(model, image, "ZYX", settings, out=out, progress=said.append)
+    assert out[:] == pytest.approx(expected, abs=1e-5)
+    (planned,) = {event.total for event in said if isinstance(event, TileDone)}
+    told = int(notes(said)[0].split(": ")[1].split(" ")[0])
+    assert told > 0
+    assert len(seen) == planned - told
+
+
+@pytest.mark.parametrize("kind", ["none", "percentile", "mean-std"])
+def test_no_change_of_the_image_is_too_small_to_be_seen(tiny_unet, image, out, kind):
+    rule = Normalization(kind=kind)
+    model = Model(
+        tiny_unet, Card(name="tiny", architecture=tiny_unet.architecture, normalization=rule)
+    )
+    break_off(predict_steps(model, image, "ZYX", TILES, out), 4)
+    image[0, 35:37, 33:38] = image[0, 35:37, 33:38][::-1]  # the statistics stay the same
+    said = []
+    predict(model, image, "ZYX", TILES, out=out, progress=said.append)
+    assert "computed anew" in notes(said)[1]
+    np.testing.assert_array_equal(out[:], predict(model, image, "ZYX", TILES))
+
+
+def test_what_is_done_is_written_once_a_second_and_when_the_run_is_broken_off(
+    model, image, out, monkeypatch
+):
+    now, saves, save = [0.0], [], restart.Unfinished.save
+
+    def counted(self):
+        saves.append(now[0])
+        save(self)
+
+    monkeypatch.setattr(restart.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(restart.Unfinished, "save", counted)
+    job = predict_steps(model, image, "ZYX", TILES, out)
+    for tile in range(12):
+        now[0] = 0.25 * tile
+        while not isinstance(next(job), TileDone):
+            pass
+    assert saves == [0, 1, 2]
+    job.close()
+    assert saves == [0, 1, 2, 2.75]
+    (plane,) = out.attrs[KEY]["planes"].values()
+    assert len(plane["tiles"]) == 12
+
+
+@pytest.mark.parametrize("what", ["probabilities", "what is done", "labels"])
+def test_a_full_disk_is_told_in_a_sentence(model, image, out, labels, monkeypatch, what):
+    store, is_record = type(out.store), what == "what is done"
+    root = (labels if what == "labels" else out).store.root
+    original = store.set
+
+    async def full(self, key, *args, **options):
+        if self.root == root and key.endswith("zarr.json") == is_record:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        await original(self, key, *args, **options)
+
+    monkeypatch.setattr(store, "set", full)
+    function, target = (segment, labels) if what == "labels" else (predict, out)
+    with pytest.raises(FileError, match=r"\.zarr cannot be written: No space left on device"):
+        function(model, image, "ZYX", TILES, out=target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from napari_unet.arrays.blocks import cut_blocks
 from napari_unet.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ZARR_FORMATS = {"ome-zarr": ".ome.zarr", "zarr": ".zarr"}
 """How the names of the formats end."""
@@ -56,6 +57,34 @@ def import_zarr(name: str) -> Any:
             "Run: pip install --upgrade zarr"
         )
     return zarr
+
+
+@contextmanager
+def writing(array: Any) -> Iterator[None]:
+    """Tell in a sentence if the system refuses what is written to an array, e.g. on a full disk.
+
+    Parameters
+    ----------
+    array : array-like
+        Only a zarr array in a folder has such a sentence; errors of others stay what they are.
+
+    Yields
+    ------
+    None
+        For the time of the writing.
+
+    Raises
+    ------
+    FileError
+        If the system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        root = getattr(getattr(array, "store", None), "root", None)
+        if root is None:
+            raise
+        raise _refused(root, error) from error
 
 
 def choose_chunks(shape: tuple[int, ...], spatial_dims: int) -> tuple[int, ...]:

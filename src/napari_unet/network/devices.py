@@ -24,6 +24,10 @@ MEMORY_WORDS = (
     "not enough memory",
     "alloc_failed",
     "bad_alloc",
+    "could not create a primitive",  # oneDNN
+    "could not create a memory object",
+    "cudnn_status_not_supported",  # cuDNN: no method needs as little room as there is
+    "unable to find an engine",
 )
 NVIDIA_TRACES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 

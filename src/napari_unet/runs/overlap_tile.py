@@ -49,6 +49,9 @@ STREAMED_BYTES = 160 * 2**20
 LEAST_HALOS = {2: 6, 3: 3}
 # Larger tiles than this many halos, or pixels, would save little more of it.
 MOST_HALOS, MOST_PX = 22, 1024
+# Tiles that are computed once more where the result is approximate, to tell by how much.
+MOST_MEASURED = 3
+_MEASURED = {1: "One tile was", 2: "Two tiles were", 3: "Three tiles were"}
 
 _largest_that_fitted: dict[tuple[Architecture, str], int] = {}
 """Tile in pixels, per network and kind of device, after memory ran out in this process."""
@@ -63,6 +66,18 @@ class _Started:
     """Shape (classes, *core)."""
     ready: torch.cuda.Event | None
     """After which the values are right; at once if None."""
+
+
+@dataclass(frozen=True)
+class _Share:
+    """How much of the progress is left to so many pieces of work."""
+
+    counts_for: int
+    pieces: int
+
+    def left(self, pieces: int) -> int:
+        """Return what so many of them count for: nothing only if there are none."""
+        return -(-self.counts_for * pieces // max(self.pieces, 1))
 
 
 class OverlapTile:
@@ -107,7 +122,14 @@ class OverlapTile:
         self._net: InferenceNet | None = None
         self._halo = choose_halo(model.net, settings)
         self._choose_tiles()
+        self._count, self._is_counted = len(self._tiles), False
         self._is_measured = False
+        self._differences: list[tuple[float, float]] = []
+
+    @property
+    def count(self) -> int:
+        """How many tiles a plane counts for; the same from the first that is done."""
+        return self._count
 
     @property
     def tiles(self) -> list[Tile]:
@@ -157,10 +179,12 @@ class OverlapTile:
         Yields
         ------
         TileDone
-            Counted over this plane, after each tile.
+            Counted over this plane, after each tile; always of ``count``, also if memory ran out
+            later and they are more and smaller.
         """
         remaining = [tile for index, tile in enumerate(self._tiles) if index not in skip]
         started: list[_Started] = []
+        share = _Share(-(-self._count * len(remaining) // len(self._tiles)), len(remaining))
         while remaining or started:
             try:
                 if remaining:
@@ -180,14 +204,22 @@ class OverlapTile:
             else:
                 tile = started.pop(0).tile
                 write(tile.core, values)
-                left, total = len(remaining) + len(started), len(self._tiles)
-                yield TileDone(max(total - left, 0), total)
-                yield from self._measure(channels, statistics, tile, values)
+                left = len(remaining) + len(started)
+                if left in {share.pieces - 1, share.pieces // 2, 0}:
+                    yield from self._measure(channels, statistics, tile, values, is_last=not left)
+                self._is_counted = True
+                yield TileDone(self._count - share.left(left), self._count)
                 continue
             remaining = [*(each.tile for each in started), *remaining]
             started.clear()
             yield self._make_room()
+            counts_for = share.left(len(remaining))
             remaining = [part for tile in remaining for part in self._split(tile)]
+            if not self._is_counted:  # nobody knows another count yet
+                self._count += len(remaining) - counts_for
+                counts_for = len(remaining)
+            share = _Share(counts_for, len(remaining))
+        self._is_counted = True
 
     @property
     def _ahead(self) -> int:
@@ -236,24 +268,52 @@ class OverlapTile:
         return self._finish(channels, statistics, self._start(channels, statistics, tile))
 
     def _measure(
-        self, channels: Any, statistics: Statistics, tile: Tile, values: NDArray[Any]
+        self,
+        channels: Any,
+        statistics: Statistics,
+        tile: Tile,
+        values: NDArray[Any],
+        *,
+        is_last: bool,
     ) -> Job[None]:
-        """Where tiles are approximate, look once how much another tile differs, and say so."""
+        """Where tiles are approximate, look how much another tile differs; say so at the last."""
         if self._is_measured or not any(self.notes()):
             return
-        self._is_measured = True
+        if is_last or len(self._differences) < MOST_MEASURED - 1:
+            try:
+                difference = yield from self._background.run(
+                    self._difference, channels, statistics, tile, values
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._is_measured = True  # what is wanted comes first, with the memory there is
+            else:
+                self._differences.append(difference)
+        if self._is_measured:
+            _free_memory(self._device)
+        self._is_measured |= is_last
+        if self._is_measured and self._differences:
+            largest, means = max(most for most, _ in self._differences), self._differences
+            mean = sum(each for _, each in means) / len(means)
+            yield Note(
+                f"{_MEASURED[len(means)]} computed once more, moved across a border: "
+                f"probabilities differ by at least {largest:.2g} in places ({mean:.2g} on average)."
+            )
+
+    def _difference(
+        self, channels: Any, statistics: Statistics, tile: Tile, values: NDArray[Any]
+    ) -> tuple[float, float]:
+        """Return the largest and the mean difference to a tile across the border of this one."""
         net = self._model.net
         other = moved_tile(tile, self._shape, net.halo - net.margin, *_grid(net))
-        again = yield from self._background.run(self._compute, channels, statistics, other)
+        again = self._compute(channels, statistics, other)
         common = (
             slice(part.start - core.start, part.stop - core.start)
             for part, core in zip(other.core, tile.core, strict=True)
         )
         difference = np.abs(values[(slice(None), *common)] - again)
-        yield Note(
-            "Seen by a tile that lies across the border of the first one, probabilities differ by "
-            f"up to {difference.max():.2g} ({difference.mean():.2g} on average)."
-        )
+        return float(difference.max()), float(difference.mean())
 
     def _choose_tiles(self) -> None:
         """Plan tiles as the settings say, or as the device's memory suggests."""

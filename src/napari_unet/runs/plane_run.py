@@ -6,6 +6,7 @@ plane that is scaled (Object size): that one is in memory while it is its turn.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +14,21 @@ import numpy as np
 from napari_unet.arrays.axes import plan_planes
 from napari_unet.arrays.blocks import cut_blocks, plan_blocks
 from napari_unet.arrays.channels import check_channels
-from napari_unet.arrays.normalize import Statistics, check_grey_values, measure_steps
+from napari_unet.arrays.normalize import check_grey_values, measure_steps
 from napari_unet.arrays.reading import PlaneReader
+from napari_unet.files.zarrs import writing
 from napari_unet.network.allocator import return_memory
 from napari_unet.runs.overlap_tile import OverlapTile
 from napari_unet.runs.progress import Job, TileDone
-from napari_unet.runs.restart import Unfinished, describe_plane, identify
+from napari_unet.runs.restart import Fingerprint, Unfinished, identify
 from napari_unet.runs.zoom import choose_zoom, resize, zoomed_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
+    from napari_unet.arrays.normalize import Statistics
     from napari_unet.models.model import Model
     from napari_unet.runs.background import Background
     from napari_unet.runs.overlap_tile import Order, Write
@@ -85,7 +88,7 @@ class PlaneRun:
         self.tiling = OverlapTile(
             model, self._seen_shape, settings, background, is_streamed=self._is_streamed
         )
-        self._model, self._image, self._settings = model, image, settings
+        self._model, self._image, self._settings, self._out = model, image, settings, out
         self._background, self._extra = background, extra
         self._planes_done = 0
 
@@ -107,7 +110,7 @@ class PlaneRun:
             identity = self._model, self._image, self.planes.axes, self._settings
             run = yield from self._background.run(identify, *identity)
         unfinished = Unfinished(out, run)
-        yield from unfinished.notes()
+        yield from unfinished.notes(self._cores())
         return unfinished
 
     def plane(
@@ -134,39 +137,43 @@ class PlaneRun:
         ------
         TileDone
             After each tile, counted over all planes.
+
+        Raises
+        ------
+        FileError
+            If the output cannot be written.
         """
         channels = self._reader(index)
-        statistics = yield from self._measure(channels)
-        whole = tuple(slice(0, size) for size in self.planes.spatial_shape)
-        is_scaled = self._seen_shape != self.planes.spatial_shape
-        cores = [whole] if is_scaled else [tile.core for tile in self.tiling.tiles]
+        shape = self.planes.spatial_shape
+        windows = cut_blocks(shape, plan_blocks(shape, chunks=channels.cell))
         skip: Collection[int] = ()
         if unfinished is not None and unfinished.is_kept:
-            content = yield from self._background.run(describe_plane, channels, statistics)
-            skip = yield from unfinished.skip(index, content, cores)
+            seen = Fingerprint(channels, windows)
+            statistics = yield from self._measure(seen, windows)
+            content = yield from self._background.go_through(seen.finish_steps())
+            skip = yield from unfinished.skip(index, content, self._cores())
+        else:
+            statistics = yield from self._measure(channels, windows)
 
         def write(core: Core, values: NDArray[Any]) -> None:
             """Write a core to its place."""
-            out[(slice(None), *core)] = values
-            if unfinished is not None:
-                unfinished.add(index, core)
+            with writing(self._out):
+                out[(slice(None), *core)] = values
+                if unfinished is not None:
+                    unfinished.add(index, core)
             if self._is_streamed:
                 return_memory()  # of many tiles in several threads, much would be left behind
 
-        if not is_scaled:
-            yield from self._tiles(channels, statistics, write, order, skip)
-        elif not skip:
-            everything = channels[(slice(None), *whole)]
-            scaled = yield from self._background.run(resize, everything, self._seen_shape)
-            seen = np.empty((self.classes, *self._seen_shape), np.float32)
-
-            def keep(core: Core, values: NDArray[Any]) -> None:
-                """Write a core of the scaled plane."""
-                seen[(slice(None), *core)] = values
-
-            yield from self._tiles(scaled, statistics, keep, order)
-            values = yield from self._background.run(resize, seen, self.planes.spatial_shape)
-            write(whole, values)
+        try:
+            if not self._is_scaled:
+                yield from self._tiles(channels, statistics, write, order, skip)
+            elif not skip:
+                yield from self._scaled(channels, statistics, write, order)
+        except BaseException:
+            with suppress(OSError):  # the error that ended the run is the one to be told
+                if unfinished is not None:
+                    unfinished.save()
+            raise
         self._planes_done += 1
 
     def extra_done(self) -> TileDone:
@@ -178,10 +185,38 @@ class PlaneRun:
         wanted = self._model.card.architecture.in_channels
         return PlaneReader(self._image, self.planes, index, self._settings.channels, wanted)
 
-    def _measure(self, channels: PlaneReader) -> Job[Statistics]:
+    @property
+    def _is_scaled(self) -> bool:
+        """Say if the network sees planes of another size."""
+        return self._seen_shape != self.planes.spatial_shape
+
+    def _cores(self) -> list[Core]:
+        """Return what is written of a plane at a time."""
+        if self._is_scaled:
+            return [tuple(slice(0, size) for size in self.planes.spatial_shape)]
+        return [tile.core for tile in self.tiling.tiles]
+
+    def _scaled(
+        self, channels: PlaneReader, statistics: Statistics, write: Write, order: Order | None
+    ) -> Job[None]:
+        """Run the network over a plane of another size, and write all of it at once."""
+        (whole,) = self._cores()
+        everything = channels[(slice(None), *whole)]
+        scaled = yield from self._background.run(resize, everything, self._seen_shape)
+        seen = np.empty((self.classes, *self._seen_shape), np.float32)
+
+        def keep(core: Core, values: NDArray[Any]) -> None:
+            """Write a core of the scaled plane."""
+            seen[(slice(None), *core)] = values
+
+        yield from self._tiles(scaled, statistics, keep, order)
+        values = yield from self._background.run(resize, seen, self.planes.spatial_shape)
+        write(whole, values)
+
+    def _measure(
+        self, channels: PlaneReader | Fingerprint, windows: Sequence[Core]
+    ) -> Job[Statistics]:
         """Measure a plane, window by window."""
-        shape = self.planes.spatial_shape
-        windows = cut_blocks(shape, plan_blocks(shape, chunks=channels.cell))
         steps = measure_steps(channels, self._model.card.normalization, windows)
         return (yield from self._background.go_through(steps))
 
@@ -199,5 +234,5 @@ class PlaneRun:
 
     def _count(self, tiles_done: int) -> TileDone:
         """Say how many pieces of work are done, and of how many."""
-        per_plane = len(self.tiling.tiles) + self._extra
+        per_plane = self.tiling.count + self._extra
         return TileDone(self._planes_done * per_plane + tiles_done, self.planes.count * per_plane)

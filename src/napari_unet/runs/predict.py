@@ -26,7 +26,7 @@ from napari_unet.arrays.instances import find_classes, find_instances_steps
 from napari_unet.arrays.reading import plane_of
 from napari_unet.errors import DeviceError, ImageError
 from napari_unet.files.scratch import ScratchArray
-from napari_unet.files.zarrs import Companion
+from napari_unet.files.zarrs import Companion, writing
 from napari_unet.models.model import check_model
 from napari_unet.runs.background import Background
 from napari_unet.runs.plane_run import PlaneRun
@@ -258,7 +258,8 @@ def segment_steps(
             yield from run.plane(index, plane, order, unfinished)
             target = plane_of(labels, planes, index)
             steps = _label_by_blocks(model.card, plane, settings.instances, target)
-            yield from background.go_through(steps)
+            with writing(labels):
+                yield from background.go_through(steps)
             yield run.extra_done()
         unfinished.finish()
         if companion is not None:

@@ -1,8 +1,9 @@
 """Go on where a run stopped: which tiles are done stands beside the output.
 
 A run that writes to a zarr array notes in the attributes of that array what it runs (the model,
-the settings, and what it saw of the image) and each tile that is written. The same run on the same
-array leaves those out; any other run begins anew, and says so. A run that ended well leaves
+the settings, and a checksum of the image) and where tiles are written. The same run on the same
+array leaves out the tiles that lie there, be they of the same size or not (memory may have run out
+in between); any other run begins anew, and says so. A run that ended well leaves
 nothing there.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +20,18 @@ import numpy as np
 from napari_unet.runs.progress import Job, Note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
-    from napari_unet.arrays.normalize import Statistics
+    from numpy.typing import NDArray
+
     from napari_unet.models.model import Model
     from napari_unet.settings import SegmentSettings
 
     Core = tuple[slice, ...]
 
 KEY = "napari_unet_unfinished"
-SAMPLES, SAMPLE_PX = 4, 32  # per axis: enough to tell two images apart that are equally bright
+SECONDS_BETWEEN = 1.0
+"""What a crash costs at most, beside the tile it breaks; to write takes time, too."""
 
 
 class Unfinished:
@@ -46,6 +50,7 @@ class Unfinished:
         self._run = run
         self._done: dict[str, dict[str, Any]] = {}
         self._before: dict[str, dict[str, Any]] = {}
+        self._is_saved, self._saved_at = True, -SECONDS_BETWEEN
 
     @staticmethod
     def is_kept_in(out: Any) -> bool:
@@ -57,8 +62,19 @@ class Unfinished:
         """Say if it is kept anywhere."""
         return self._attributes is not None
 
-    def notes(self) -> Iterator[Note]:
-        """Look what an earlier run left, and say what becomes of it."""
+    def notes(self, cores: Sequence[Core]) -> Iterator[Note]:
+        """Look what an earlier run left, and say what becomes of it.
+
+        Parameters
+        ----------
+        cores : sequence of tuple of slice
+            Of all tiles of a plane, as they are planned now.
+
+        Yields
+        ------
+        Note
+            How many of them are done, or that none is because it was another run.
+        """
         if self._attributes is None:
             return
         found = self._attributes.get(KEY)
@@ -71,7 +87,7 @@ class Unfinished:
             )
             return
         self._before = found["planes"]
-        count = sum(len(plane["tiles"]) for plane in self._before.values())
+        count = sum(len(_covered(cores, plane["tiles"])) for plane in self._before.values())
         yield Note(f"Going on where an earlier run stopped: {count} tiles are done.")
 
     def skip(self, index: tuple[int, ...], content: str, cores: Sequence[Core]) -> Job[set[int]]:
@@ -82,7 +98,7 @@ class Unfinished:
         index : tuple of int
             The plane.
         content : str
-            What was seen of it, see :func:`describe_plane`.
+            Stands for its pixels, see :class:`Fingerprint`.
         cores : sequence of tuple of slice
             Of all its tiles.
 
@@ -96,22 +112,27 @@ class Unfinished:
         Note
             If the plane is another one than before, so that nothing of it is done.
         """
-        plain = [_plain(core) for core in cores]
         before = self._before.pop(str(list(index)), {"content": content, "tiles": []})
         if before["content"] != content:
             yield Note("The image is not what it was in the earlier run: it is computed anew.")
-            before["tiles"] = []
-        skip = {number for number, core in enumerate(plain) if core in before["tiles"]}
-        tiles = [plain[number] for number in sorted(skip)]
-        self._done[str(list(index))] = {"content": content, "tiles": tiles}
-        return skip
+            before = {"content": content, "tiles": []}
+        self._done[str(list(index))] = before
+        return _covered(cores, before["tiles"])
 
     def add(self, index: tuple[int, ...], core: Core) -> None:
-        """Note that a core has been written."""
+        """Note that a core has been written; it is saved soon, see :meth:`save`."""
         if self._attributes is not None:
             self._done[str(list(index))]["tiles"].append(_plain(core))
+            self._is_saved = False
+            if time.monotonic() - self._saved_at >= SECONDS_BETWEEN:
+                self.save()
+
+    def save(self) -> None:
+        """Write down what is done, if that has not happened."""
+        if self._attributes is not None and not self._is_saved:
             planes = {**self._before, **self._done}
             self._attributes[KEY] = {"run": self._run, "planes": planes}
+            self._is_saved, self._saved_at = True, time.monotonic()
 
     def finish(self) -> None:
         """Leave nothing in the attributes of what is complete."""
@@ -148,33 +169,74 @@ def identify(model: Model, image: Any, axes: str, settings: SegmentSettings) -> 
     return digest.hexdigest()
 
 
-def describe_plane(channels: Any, statistics: Statistics) -> str:
-    """Return what tells a plane from another one of the same size.
+class Fingerprint:
+    """A plane that notes a checksum of each window that is read of it as a whole.
+
+    So the pass that measures the grey values also tells this plane from any other, and nothing is
+    read twice.
 
     Parameters
     ----------
     channels : array-like, shape (C, *spatial)
-        The plane; small windows of it are read.
-    statistics : Statistics
-        Of the whole plane.
-
-    Returns
-    -------
-    str
-        The statistics, and a checksum of the windows.
+        The plane.
+    windows : sequence of tuple of slice
+        They cover each pixel once.
     """
-    checksum = 0
-    starts = [
-        np.unique(np.linspace(0, max(size - SAMPLE_PX, 0), SAMPLES).astype(int)).tolist()
-        for size in channels.shape[1:]
-    ]
-    for corner in np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, len(starts)):
-        window = tuple(slice(int(first), int(first) + SAMPLE_PX) for first in corner)
-        pixels = np.ascontiguousarray(channels[(slice(None), *window)])
-        checksum = zlib.crc32(pixels.tobytes(), checksum)
-    return f"{statistics.offset.tolist()} {statistics.scale.tolist()} {checksum:08x}"
+
+    def __init__(self, channels: Any, windows: Sequence[Core]) -> None:
+        self._channels, self.shape, self.dtype = channels, channels.shape, channels.dtype
+        self._checksums: dict[str, int | None] = {str(_plain(window)): None for window in windows}
+        self._windows = windows
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def __getitem__(self, at: tuple[Any, ...]) -> NDArray[Any]:
+        """Read ``[all channels, *window]``."""
+        pixels: NDArray[Any] = self._channels[at]
+        place = str(_plain(at[1:]))
+        if self._checksums.get(place, 0) is None:
+            self._checksums[place] = zlib.crc32(np.ascontiguousarray(pixels).tobytes())
+        return pixels
+
+    def finish_steps(self) -> Generator[None, None, str]:
+        """Read what has not been read, and return what stands for all pixels.
+
+        Returns
+        -------
+        str
+            Another one for each other plane, but for one in four thousand million.
+
+        Yields
+        ------
+        None
+            After each window.
+        """
+        for window in self._windows:
+            if self._checksums[str(_plain(window))] is None:
+                self[(slice(None), *window)]
+                yield
+        text = json.dumps(self._checksums, sort_keys=True)
+        return f"{zlib.crc32(text.encode()):08x}"
 
 
-def _plain(core: Core) -> list[list[int]]:
+def _covered(cores: Sequence[Core], tiles: Sequence[Any]) -> set[int]:
+    """Find which cores lie in the union of what is done, whatever tiles did it."""
+    if not tiles:
+        return set()
+    wanted, done = (np.asarray(boxes) for boxes in ([_plain(core) for core in cores], tiles))
+    axes = range(wanted.shape[1])
+    edges = [np.unique([*wanted[:, axis].flat, *done[:, axis].flat]) for axis in axes]
+    is_done = np.zeros([len(each) for each in edges], bool)  # one element from edge to edge
+
+    def place(box: NDArray[Any]) -> Core:
+        return tuple(slice(*np.searchsorted(edges[axis], box[axis])) for axis in axes)
+
+    for box in done:
+        is_done[place(box)] = True
+    return {number for number, box in enumerate(wanted) if is_done[place(box)].all()}
+
+
+def _plain(core: Sequence[slice]) -> list[list[int]]:
     """Return a core as JSON knows it."""
     return [[int(part.start), int(part.stop)] for part in core]
