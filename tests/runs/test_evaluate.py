@@ -99,6 +99,12 @@ BEFORE = Scores(iou=0.7, dice=0.8, ap50=0.6)
         pytest.param(BEFORE, replace(BEFORE, ap50=0.7), "better", id="more objects"),
         pytest.param(BEFORE, replace(BEFORE, iou=0.75), "better", id="better outlines"),
         pytest.param(BEFORE, BEFORE, "not better", id="the same"),
+        pytest.param(
+            Scores(0.5, 0.6, ap50=0.0, spurious=2),
+            Scores(0.7, 0.8, ap50=0.0, spurious=6),
+            "not better",
+            id="nothing found and more spurious labels",
+        ),
         pytest.param(BEFORE, replace(BEFORE, iou=0.705), "not better", id="noise"),
         pytest.param(BEFORE, replace(BEFORE, ap50=0.59, iou=0.9), "not better", id="less objects"),
         pytest.param(BEFORE, replace(BEFORE, ap50=0.65, iou=0.6), "not better", id="bad outlines"),

@@ -190,8 +190,8 @@ def compare(before: Scores | None, after: Scores | None) -> tuple[Outcome, str]:
     """Decide whether a new model is taken.
 
     It is better if it finds objects better (AP at IoU 0.5) and loses next to nothing in pixels;
-    or if it finds them as well and is clearly better in pixels (IoU). Classes are judged by IoU
-    alone.
+    or if it finds them as well, with no more spurious ones, and is clearly better in pixels
+    (IoU). Classes are judged by IoU alone.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def _is_better(before: Scores, after: Scores) -> bool:
     if before.ap50 is None or after.ap50 is None:
         return gain > LEAST_IOU_GAIN
     if after.ap50 == before.ap50:
-        return gain > LEAST_IOU_GAIN
+        return gain > LEAST_IOU_GAIN and (after.spurious or 0) <= (before.spurious or 0)
     return after.ap50 > before.ap50 and gain > -LARGEST_IOU_LOSS
 
 
