@@ -14,12 +14,14 @@
 
 VENV ?= .venv
 BENCHMARKS_VENV ?= .venv-bench
+BENCHMARKS_OPTIONS ?=
 TORCH ?= torch==2.13.0
 PYTHON ?=
 
 BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 BENCHMARKS_READY := $(BENCHMARKS_VENV)/.ready
+BENCHMARK := $(abspath $(BENCHMARKS_VENV))/bin/python benchmarks
 SCREEN := tools/with_screen.sh
 # The screen comes from with_screen.sh, not from pytest-xvfb, should that be installed.
 PYTEST := $(SCREEN) $(BIN)/python -m pytest -p no:xvfb
@@ -65,12 +67,13 @@ format: $(READY)
 pictures: $(READY)
 	$(SCREEN) $(BIN)/python docs/make_pictures.py
 
-# What is compared with is heavy, and none of it is needed for anything else.
+# What is compared with is heavy, and none of it is needed for anything else. To see whether all of
+# it runs: make benchmarks BENCHMARKS_OPTIONS=--quick
 benchmarks: $(BENCHMARKS_READY)
-	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/inference.py
-	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/inference.py --nets light-bn --sizes 2048 --allocator default
-	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/memory.py
-	@$(abspath $(BENCHMARKS_VENV))/bin/python benchmarks/labels.py
+	@$(BENCHMARK)/inference.py $(BENCHMARKS_OPTIONS)
+	@$(BENCHMARK)/inference.py $(BENCHMARKS_OPTIONS) --nets light-bn --sizes 2048 --allocator default
+	@$(BENCHMARK)/memory.py $(BENCHMARKS_OPTIONS)
+	@$(BENCHMARK)/labels.py $(BENCHMARKS_OPTIONS)
 
 $(BENCHMARKS_READY): pyproject.toml hatch_build.py tools/make_venv.sh
 	@PYTHON="$(PYTHON)" tools/make_venv.sh "$(BENCHMARKS_VENV)" "$(TORCH)" benchmarks

@@ -207,7 +207,7 @@ def main() -> None:
     device = torch.device(options.device)
     runs = options.runs or (QUICK_RUNS if options.quick else RUNS)
     where = machine(options.threads, PEERS, options.device)
-    print(f"{where}; allocator: {options.allocator}; {runs} runs")
+    print(f"\n{where}; allocator: {options.allocator}; {runs} runs")
     tables = []
     for name in options.nets:
         sizes = QUICK_SIZES if options.quick else SIZES.get(name, OTHER_SIZES)

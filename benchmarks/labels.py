@@ -144,7 +144,7 @@ def main() -> None:
     seconds = alternate(timed, options.runs or runs)
     found = {name: int(timed[name]().max()) for name in (WITH_DISTANCE, WITHOUT, RECIPE)}
     where = machine(options.threads, PACKAGES)
-    print(f"{where}; {side} x {side}, {count} nuclei; {others}\n")
+    print(f"\n{where}; {side} x {side}, {count} nuclei; {others}\n")
     lines = [
         (name, f"{statistics.median(runs):.3f}", f"{min(runs):.3f}", str(found.get(name, "")))
         for name, runs in seconds.items()

@@ -164,7 +164,7 @@ def main() -> None:
         return
     side, largest = (QUICK_SIDE, 2 * QUICK_SIDE) if options.quick else (SIDE, options.largest)
     rows = measure(side, largest, options.threads)
-    print(f"{machine(options.threads, ('zarr', *PEERS))}; {NET}\n")
+    print(f"\n{machine(options.threads, ('zarr', *PEERS))}; {NET}\n")
     lines = [
         (row["name"], f"{row['side']}", f"{row['MiB']:.0f}", f"{row['seconds']:.1f}")
         for row in rows

@@ -109,7 +109,7 @@ class Peers:
     @torch.inference_mode()
     def _finish(self, logits: torch.Tensor) -> NDArray[np.float32]:
         """Turn logits (1, classes, Y, X) into probabilities in main memory."""
-        return self._model.activate(logits)[0].float().cpu().numpy()
+        return self._model.activate(logits.float())[0].cpu().numpy()
 
 
 def fold(net: nn.Module) -> nn.Module:

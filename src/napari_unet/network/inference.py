@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Box = tuple[Span, ...]
 """One span per spatial axis."""
 
-STRIP_BYTES = 8 * 2**20  # of what a strip keeps in the cache
+STRIP_BYTES = 2 * 2**20  # of what a strip keeps in the cache
 LEAST_ROWS = 64  # of a strip: the rows that strips compute twice must be few among them
 GRID_PX = 8  # what is joined lies on this grid, so that columns can be computed together
 
