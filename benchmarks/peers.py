@@ -2,7 +2,7 @@
 
 Every way takes an image as a tensor of shape (1, channels, Y, X) in main memory and returns
 probabilities there, as an array of shape (classes, Y, X); where the network is on a GPU, both
-transfers are part of it. The peers blend logits, so the sigmoid comes at the end, in place.
+transfers are part of it. The peers blend logits, so the sigmoid comes at the end.
 """
 
 from __future__ import annotations
