@@ -134,7 +134,9 @@ def _write(
                 write_probability(segmentation.probability, path, segmentation.axes, size, outputs)
             )
         else:
-            chosen: ExportFormat | None = format_name or None  # type: ignore[assignment]
+            chosen: ExportFormat | None = (
+                format_name or None  # type: ignore[assignment]  # argparse has checked the name
+            )
             files.append(
                 export_labels(
                     np.asarray(segmentation.labels),

@@ -228,4 +228,4 @@ def _along_first_axis(value: object) -> int:
     """Take a layer's size, which may be one number or one per axis."""
     if isinstance(value, tuple | list):
         value = value[0]
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)  # type: ignore[call-overload, no-any-return]  # torch: Any

@@ -308,7 +308,7 @@ class _Learner:
         logits = self._net(images)
         loss = masked_loss(logits, targets, weights, self._card.activation)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch tells no types
         norm = torch.nn.utils.clip_grad_norm_(self._net.parameters(), LARGEST_GRADIENT)
         value = float(loss.detach())
         self.is_healthy = math.isfinite(value) and bool(torch.isfinite(norm))

@@ -6,10 +6,8 @@ models that are kept warm, and the probabilities that are kept for later.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -24,6 +22,7 @@ from napari_unet.errors import WorkerError
 from napari_unet.models.card import FOREGROUND
 from napari_unet.models.library import find_model
 from napari_unet.models.model import Model, load_model, save_in_library, save_model
+from napari_unet.network.allocator import return_memory
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs.background import Background
 from napari_unet.runs.finetune import finetune_steps
@@ -147,10 +146,7 @@ def tidy() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    return_memory()
 
 
 def load(call: Call, *, model: str) -> Job[Values]:

@@ -135,7 +135,7 @@ def new_probability(path: Path, shape: tuple[int, ...]) -> Array:
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file, _other_than_full():
             os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
-    return array  # type: ignore[no-any-return]
+    return array  # type: ignore[no-any-return]  # numpy tells no type of a memory map
 
 
 def describe_probability(token: Path, card: Card, axes: str) -> None:
