@@ -6,14 +6,27 @@ one file. Reading a card needs no torch.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from napari_unet.network.graph import Graph
 from napari_unet.settings import Architecture, InstanceSettings, Normalization, Settings
 
 FOREGROUND = "foreground"
 DISTANCE = "distance"
+
+
+def _kind_of_network(value: object) -> str:
+    """Tell a graph from a U-Net, so that what is wrong is told of the right one."""
+    is_graph = isinstance(value, Graph) or (isinstance(value, dict) and "nodes" in value)
+    return "graph" if is_graph else "unet"
+
+
+Network = Annotated[
+    Annotated[Architecture, Tag("unet")] | Annotated[Graph, Tag("graph")],
+    Discriminator(_kind_of_network),
+]
 
 
 class Card(Settings):
@@ -21,7 +34,9 @@ class Card(Settings):
 
     name: str = Field(description="Short name, shown in the list of models.")
     segments: str = Field("unknown", description="What the model labels, in a sentence.")
-    architecture: Architecture = Field(description="The network the weights belong to.")
+    architecture: Network = Field(
+        description="The network the weights belong to: a U-Net of ours, or any other's layers."
+    )
     input_channels: tuple[str, ...] = Field(
         ("image",), description="Name of each input channel, in order."
     )
@@ -35,8 +50,12 @@ class Card(Settings):
             "their own; other names are classes, the first of which is the background."
         ),
     )
-    activation: Literal["sigmoid", "softmax"] = Field(
-        "sigmoid", description="What turns the network's logits into probabilities."
+    activation: Literal["sigmoid", "softmax", "none"] = Field(
+        "sigmoid",
+        description=(
+            "What turns the network's answer into probabilities; none: it gives them by itself, "
+            "and what is below 0 or above 1 is cut off."
+        ),
     )
     labels: Literal["instance", "semantic"] = Field(
         "instance", description="One number per object, or one number per class."
@@ -54,6 +73,16 @@ class Card(Settings):
     licence: str = Field("unknown", description="Licence of the weights.")
     scores: dict[str, float] = Field(
         default_factory=dict, description="Held-out scores, with the data in the name."
+    )
+    source: str | None = Field(
+        None, description="File and format the weights came in, if they are not our own."
+    )
+    source_sha256: str | None = Field(None, description="Checksum of that file.")
+    assumed: dict[str, str] = Field(
+        default_factory=dict,
+        description=(
+            "What the file did not say and was assumed: the field, and why it was so chosen."
+        ),
     )
     parent: str | None = Field(None, description="Name of the model this one was fine-tuned from.")
     created: str | None = Field(None, description="Day the weights were made, ISO 8601.")
