@@ -1,0 +1,40 @@
+"""What a reader of weights hands over: a network, its tensors, and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_unet.network.graph import Graph
+    from napari_unet.settings import Architecture
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A network that was found in a file, and what is known of it.
+
+    Parameters
+    ----------
+    architecture : Architecture or Graph
+        The network that the tensors belong to.
+    tensors : dict of str to Tensor
+        The state dict of the network once it is built: on the CPU, float32 (or as stored).
+    card : dict
+        Fields of the card that the file tells, the architecture excepted: e.g. ``activation``,
+        ``normalization``, ``outputs``, ``name``.
+    assumed : dict of str to str
+        What the file does not tell: a field of the card or a short name, e.g. ``skip order``,
+        and a sentence that says what was assumed and why.
+    title : str
+        A few words that tell this reading from the others of the same file, e.g.
+        ``upsampled channels first``.
+    """
+
+    architecture: Architecture | Graph
+    tensors: dict[str, torch.Tensor]
+    card: dict[str, Any] = field(default_factory=dict)
+    assumed: dict[str, str] = field(default_factory=dict)
+    title: str = ""
