@@ -7,6 +7,7 @@ so it is written once, here. Nothing in this module imports torch or napari.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -170,27 +171,69 @@ class Architecture(Settings):
         return self
 
 
+Bounds = tuple[float | None, float | None]
+"""The least and the largest value; None where there is no bound."""
+
+
 class Normalization(Settings):
     """How grey values are scaled before the network, from the statistics of the whole plane.
 
-    Each channel is scaled on its own: ``(value - offset) / scale``.
+    In this order, each channel on its own unless they are measured jointly::
+
+        grey value -> cut off at the limits -> (value - offset) / (scale + eps)
+                   -> gain * value + shift  -> cut off at clip -> network
     """
 
-    kind: Literal["percentile", "mean-std", "min-max", "divide", "none"] = Field(
+    kind: Literal["percentile", "mean-std", "min-max", "divide", "fixed", "none"] = Field(
         "percentile",
         description=(
             "percentile: low becomes 0 and high becomes 1; mean-std: zero mean and unit "
-            "variance; min-max: darkest 0, brightest 1; divide: by a fixed number; none."
+            "variance; min-max: darkest 0, brightest 1; divide: by a fixed number; fixed: by "
+            "fixed offsets and scales; none."
         ),
     )
     low: float = Field(1.0, ge=0, lt=100, description="Lower percentile, 0..100.")
     high: float = Field(99.8, gt=0, le=100, description="Upper percentile, 0..100.")
     divisor: float = Field(255.0, gt=0, description="The fixed number of kind 'divide'.")
+    offsets: tuple[float, ...] = Field(
+        (0.0,),
+        min_length=1,
+        description="Grey values that become 0 with kind 'fixed': one per channel, or one for all.",
+    )
+    scales: tuple[float, ...] = Field(
+        (1.0,),
+        min_length=1,
+        description="Grey values per unit with kind 'fixed', above 0: one per channel, or one.",
+    )
+    joint: bool = Field(
+        False, description="One measurement over all channels, instead of each on its own."
+    )
+    eps: float = Field(0.0, ge=0, le=0.1, description="Added to what is divided by.")
+    limits: Bounds = Field(
+        (None, None), description="Grey values beyond these are cut off before all else."
+    )
+    gain: float = Field(1.0, description="The scaled values are multiplied with it; not 0.")
+    shift: float = Field(0.0, description="Then this is added.")
+    clip: Bounds = Field(
+        (None, None), description="What then lies beyond these is cut off, e.g. at 0 and 1."
+    )
 
     @model_validator(mode="after")
-    def _low_below_high(self) -> Self:
+    def _is_possible(self) -> Self:
         if self.low >= self.high:
             raise ValueError("the low percentile must be below the high one")
+        if min(self.scales) <= 0:
+            raise ValueError("every scale must be above 0")
+        if len({1, len(self.offsets), len(self.scales)}) > 2:
+            raise ValueError("offsets and scales must be as many, or one for all channels")
+        numbers = (*self.offsets, *self.scales, self.gain, self.shift, *self.limits, *self.clip)
+        if not all(math.isfinite(number) for number in numbers if number is not None):
+            raise ValueError("every number must be finite")
+        if self.gain == 0:
+            raise ValueError("a gain of 0 leaves nothing of the image")
+        for least, most in (self.limits, self.clip):
+            if least is not None and most is not None and least >= most:
+                raise ValueError("the lower bound must be below the upper one")
         return self
 
 

@@ -9,7 +9,7 @@ from napari_unet.arrays.normalize import (
     measure_steps,
     normalize,
 )
-from napari_unet.errors import ImageError
+from napari_unet.errors import ImageError, SettingError
 from napari_unet.settings import Normalization
 
 KINDS = ["percentile", "mean-std", "min-max", "divide", "none"]
@@ -197,3 +197,90 @@ def test_measuring_in_steps_leaves_the_callers_error_state_alone():
     steps = measure_steps(np.ones((1, 8, 8), np.uint16), Normalization(), windows)
     next(steps)
     assert np.geterr() == before
+
+
+def test_fixed_offsets_and_scales_are_taken_channel_by_channel(plane):
+    rule = Normalization(kind="fixed", offsets=(100, 200), scales=(10, 20))
+    expected = (plane - np.array([100, 200])[:, None, None]) / np.array([10, 20])[:, None, None]
+    assert scaled(plane, rule) == pytest.approx(expected, rel=1e-5)
+    one_for_all = Normalization(kind="fixed", offsets=(100,), scales=(10,))
+    assert scaled(plane, one_for_all) == pytest.approx((plane - 100) / 10, rel=1e-5)
+
+
+def test_fixed_numbers_for_other_channels_are_refused(plane):
+    rule = Normalization(kind="fixed", offsets=(1, 2, 3), scales=(1,))
+    with pytest.raises(ImageError, match="fixed for 3 channels, 2 are given"):
+        measure(plane, rule)
+
+
+@pytest.mark.parametrize("kind", ["percentile", "mean-std", "min-max"])
+def test_channels_measured_jointly_keep_their_difference(plane, kind):
+    other = plane + np.array([0, 5000])[:, None, None]
+    rule = Normalization(kind=kind, joint=True)
+    as_one = other.reshape(1, -1)
+    expected = normalize(as_one, measure(as_one, Normalization(kind=kind)))
+    assert scaled(other, rule) == pytest.approx(expected.reshape(plane.shape), abs=1e-6)
+
+
+def test_what_is_added_to_the_divisor_counts():
+    values = np.linspace(0, 1, 101).reshape(1, 1, -1)
+    out = scaled(values, Normalization(kind="min-max", eps=0.1))
+    assert out.max() == pytest.approx(1 / 1.1)
+
+
+def test_gain_shift_and_clip_follow_the_scaling(plane):
+    plain = scaled(plane, Normalization(low=5, high=95))
+    rule = Normalization(low=5, high=95, gain=2, shift=-1, clip=(-1, 1))
+    assert scaled(plane, rule) == pytest.approx((2 * plain - 1).clip(-1, 1), abs=1e-5)
+    inverted = scaled(plane, rule, invert=True)
+    assert inverted == pytest.approx((2 * (1 - plain) - 1).clip(-1, 1), abs=1e-5)
+    reversed_rule = Normalization(kind="divide", divisor=4000, gain=-1, shift=1)
+    assert scaled(plane, reversed_rule) == pytest.approx(1 - plane / 4000, abs=1e-6)
+
+
+def test_limits_cut_grey_values_before_they_are_measured(plane):
+    rule = Normalization(kind="mean-std", limits=(500, 3000))
+    expected = scaled(plane.clip(500, 3000), Normalization(kind="mean-std"))
+    assert scaled(plane, rule) == pytest.approx(expected, abs=1e-6)
+    assert scaled(plane.astype(np.uint16), rule) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_not_finite_becomes_the_shifted_background():
+    values = np.array([[[0, 100, np.nan, np.inf]]])
+    rule = Normalization(kind="min-max", limits=(0, 50), gain=2, shift=-1)
+    assert scaled(values, rule).tolist() == [[[-1, 1, -1, -1]]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_windows_measure_joint_and_limited_channels_like_the_whole(kind, dtype):
+    values = np.random.default_rng(0).normal(60, 25, (2, 70, 90)).clip(0, 120).astype(dtype)
+    rule = Normalization(
+        kind=kind, joint=True, limits=(10, None), eps=1e-3, gain=3, shift=1, clip=(None, 2)
+    )
+    found, _ = measured_in_parts(values, rule, (30, 41))
+    expected = measure(values, rule)
+    assert found.offset == pytest.approx(expected.offset, rel=1e-6, abs=1e-9)
+    assert found.scale == pytest.approx(expected.scale, rel=1e-6)
+    assert (found.limits, found.clip) == (expected.limits, expected.clip)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"scales": (0.0,)}, "above 0"),
+        ({"offsets": (1, 2), "scales": (1, 2, 3)}, "as many"),
+        ({"gain": 0}, "nothing of the image"),
+        ({"clip": (1, 0)}, "lower bound"),
+        ({"shift": float("inf")}, "finite"),
+        ({"low": 50, "high": 20}, "low percentile"),
+    ],
+)
+def test_an_impossible_normalisation_is_refused(values, sentence):
+    with pytest.raises(SettingError, match=sentence):
+        Normalization(**values)
+
+
+def test_the_normalisation_of_an_older_card_means_what_it_meant(plane):
+    older = {"kind": "percentile", "low": 1.0, "high": 99.8, "divisor": 255.0}
+    assert Normalization(**older) == PERCENTILE

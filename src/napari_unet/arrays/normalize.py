@@ -6,7 +6,8 @@ see :func:`measure_steps`::
 
     network input = (grey value - offset) / scale        each channel on its own
 
-What is not a number, or infinite, takes no part in the statistics and becomes 0.
+What is not a number, or infinite, takes no part in the statistics and becomes the background:
+what a grey value of ``offset`` becomes, as a rule 0.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_unet.settings import Normalization
 
 LIMIT = 1e6  # of a network input: far outside of any training, and no layer overflows yet
+EVERYTHING = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,12 @@ class Statistics:
     """Grey values per unit of the network's input, above 0, shape (C,)."""
     inverted_zero: float = 1.0
     """What 0 becomes when grey values are inverted: 1 on a scale from 0 to 1."""
+    background: float = 0.0
+    """What becomes of a value that is not finite."""
+    limits: tuple[float, float] = EVERYTHING
+    """Grey values beyond these are cut off first."""
+    clip: tuple[float, float] = (-LIMIT, LIMIT)
+    """What lies beyond these in the end is cut off."""
 
 
 def check_grey_values(dtype: Any) -> None:
@@ -85,8 +93,11 @@ def measure(channels: NDArray[Any], normalization: Normalization) -> Statistics:
     """
     check_grey_values(channels.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        pairs = [_offset_and_scale(_finite(channel), normalization) for channel in channels]
-    return _statistics(pairs, normalization)
+        pairs = [
+            _offset_and_scale(_finite(values, normalization), normalization)
+            for values in _measured_alike(channels, normalization)
+        ]
+    return _statistics(pairs, normalization, len(channels))
 
 
 def measure_steps(
@@ -116,20 +127,21 @@ def measure_steps(
         more bits two, or seldom more.
     """
     check_grey_values(channels.dtype)
-    if normalization.kind in {"none", "divide"}:
+    if normalization.kind in {"none", "divide", "fixed"}:
         nothing = np.zeros((len(channels), 0), channels.dtype)
         return measure(nothing, normalization)
     if len(windows) == 1:
         return measure(np.asarray(channels[(slice(None), *windows[0])]), normalization)
-    sums = [_Sums() for _ in range(len(channels))]
+    sums = [_Sums() for _ in range(1 if normalization.joint else len(channels))]
     wanted = (normalization.low, normalization.high) if normalization.kind == "percentile" else ()
     orders = [OrderStatistics(wanted) for _ in sums]
     while True:
         for window in windows:
             values = np.asarray(channels[(slice(None), *window)])
+            alike = _measured_alike(values, normalization)
             with np.errstate(over="ignore", invalid="ignore"):  # not across the yield
-                for channel, total, order in zip(values, sums, orders, strict=True):
-                    finite = _finite(channel)
+                for channel, total, order in zip(alike, sums, orders, strict=True):
+                    finite = _finite(channel, normalization)
                     total.add(finite, normalization.kind)
                     order.add(finite)
             yield
@@ -140,7 +152,7 @@ def measure_steps(
         total.offset_and_scale(normalization.kind, order.percentiles())
         for total, order in zip(sums, orders, strict=True)
     ]
-    return _statistics(pairs, normalization)
+    return _statistics(pairs, normalization, len(channels))
 
 
 class _Sums:
@@ -189,43 +201,81 @@ def normalize(
     statistics : Statistics
         Of the whole plane.
     invert : bool
-        Turn the result round (1 - x, or -x for mean-std), for dark objects on a bright
-        background.
+        Turn the result round (1 - x, or -x for mean-std and fixed), for dark objects on a
+        bright background.
 
     Returns
     -------
     ndarray of float32, shape (C, *spatial)
-        Always finite: what was not is 0, the background, inverted or not.
+        Always finite: what was not is the background, inverted or not.
     """
     out = np.empty(channels.shape, np.float32)
     working = np.result_type(channels.dtype, np.float32)  # float64 where float32 is too coarse
     parts = zip(channels, statistics.offset, statistics.scale, out, strict=True)
     with np.errstate(over="ignore", invalid="ignore"):
         for channel, offset, scale, target in parts:
-            scaled = (channel.astype(working) - working.type(offset)) / working.type(scale)
+            values = channel.astype(working)
+            if statistics.limits != EVERYTHING:
+                values[np.isinf(values)] = np.nan  # no grey value, and not the largest one either
+                np.clip(values, *statistics.limits, out=values)
+            scaled = (values - working.type(offset)) / working.type(scale)
             if invert:
                 scaled = statistics.inverted_zero - scaled
-            scaled[~np.isfinite(scaled)] = 0
-            np.clip(scaled, -LIMIT, LIMIT, out=target, casting="same_kind")
+            scaled[~np.isfinite(scaled)] = statistics.background
+            np.clip(scaled, *statistics.clip, out=target, casting="same_kind")
     return out
 
 
-def _statistics(pairs: Sequence[tuple[float, float]], rule: Normalization) -> Statistics:
+def _measured_alike(channels: NDArray[Any], rule: Normalization) -> NDArray[Any]:
+    """Return what is measured together: each channel on its own, or all as one."""
+    return channels.reshape(1, -1) if rule.joint else channels
+
+
+def _statistics(
+    pairs: Sequence[tuple[float, float]], rule: Normalization, count: int
+) -> Statistics:
     """Put channels together; a scale that cannot be used becomes 1."""
     offset, scale = np.array(pairs, np.float64).reshape(-1, 2).T
+    if rule.kind == "fixed":
+        offset, scale = np.array(rule.offsets), np.array(rule.scales)
+        if max(len(offset), len(scale)) not in {1, count}:
+            raise ImageError(
+                f"The model's normalisation is fixed for {max(len(offset), len(scale))} "
+                f"channels, {count} are given. Give the channels that the model's card names."
+            )
     is_usable = np.isfinite(offset) & np.isfinite(scale) & (scale > 0)
-    inverted_zero = 0.0 if rule.kind == "mean-std" else 1.0
-    return Statistics(np.nan_to_num(offset), np.where(is_usable, scale, 1.0), inverted_zero)
+    scale = np.where(is_usable, scale + rule.eps, 1.0) / rule.gain
+    offset = np.nan_to_num(offset) - rule.shift * scale
+    zero = 0.0 if rule.kind in {"mean-std", "fixed"} else 1.0
+    return Statistics(
+        np.broadcast_to(offset, count).copy(),
+        np.broadcast_to(scale, count).copy(),
+        inverted_zero=zero * rule.gain + 2 * rule.shift,
+        background=rule.shift,
+        limits=_bounds(rule.limits, *EVERYTHING),
+        clip=_bounds(rule.clip, -LIMIT, LIMIT),
+    )
 
 
-def _finite(channel: NDArray[Any]) -> NDArray[Any]:
+def _bounds(
+    bounds: tuple[float | None, float | None], least: float, most: float
+) -> tuple[float, float]:
+    """Replace a bound that is not there."""
+    low, high = bounds
+    return least if low is None else low, most if high is None else high
+
+
+def _finite(channel: NDArray[Any], rule: Normalization) -> NDArray[Any]:
     """Return the values that count, flat, in a dtype that can be measured."""
     values = channel.reshape(-1)
     if values.dtype.kind == "b":
-        return values.astype(np.uint8)
+        values = values.astype(np.uint8)
     if values.dtype.kind == "f":
         values = values.astype(np.result_type(values.dtype, np.float32), copy=False)
         values = values[np.isfinite(values)]
+    limits = _bounds(rule.limits, *EVERYTHING)
+    if limits != EVERYTHING:
+        values = np.clip(values.astype(np.result_type(values.dtype, np.float32)), *limits)
     return values
 
 
@@ -233,7 +283,7 @@ def _offset_and_scale(values: NDArray[Any], rule: Normalization) -> tuple[float,
     """Measure one channel; a scale that is 0 or not finite is the caller's to mend."""
     if rule.kind == "divide":
         return 0.0, rule.divisor
-    if rule.kind == "none" or values.size == 0:
+    if rule.kind in {"none", "fixed"} or values.size == 0:
         return 0.0, 1.0
     if rule.kind == "mean-std":
         return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))

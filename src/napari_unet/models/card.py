@@ -71,6 +71,10 @@ class Card(Settings):
     )
     training_data: str = Field("unknown", description="What the model was trained on.")
     licence: str = Field("unknown", description="Licence of the weights.")
+    authors: tuple[str, ...] = Field((), description="Who made the model, if known.")
+    cite: tuple[str, ...] = Field(
+        (), description="What to cite: each a text, a DOI or an address, if known."
+    )
     scores: dict[str, float] = Field(
         default_factory=dict, description="Held-out scores, with the data in the name."
     )
