@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_unet.errors import FileError, ModelError
-from napari_unet.models import library
+from napari_unet.models import formats, library
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, load_model, save_in_library, save_model
 from napari_unet.network.unet import UNet
@@ -45,7 +45,7 @@ def saved(tmp_path: Path) -> Path:
 def rewrite(path: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:
     """Write a file as another program might: our card, other tensors, no checksum."""
     card = make_model().card.model_dump_json()
-    save_file(tensors, path, {library.CARD_KEY: card, **metadata})
+    save_file(tensors, path, {formats.CARD_KEY: card, **metadata})
     return path
 
 
@@ -168,7 +168,7 @@ def test_a_file_of_a_newer_version_asks_for_an_update(tmp_path: Path) -> None:
 def test_a_card_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
     card = make_model().card.model_dump()
     path = tmp_path / "new.safetensors"
-    metadata = {library.CARD_KEY: json.dumps({**card, "colour": "red"})}
+    metadata = {formats.CARD_KEY: json.dumps({**card, "colour": "red"})}
     save_file(make_model().net.state_dict(), path, metadata)
     with pytest.raises(ModelError, match=r"colour.*update the plugin"):
         load_model(path)
@@ -186,7 +186,7 @@ def test_a_card_of_an_impossible_network_is_refused(tmp_path: Path) -> None:
     card["architecture"]["widths"] = [3, 10**12]
     path = tmp_path / "huge.safetensors"
     tensors = make_model().net.state_dict()
-    save_file(tensors, path, {library.CARD_KEY: json.dumps(card)})
+    save_file(tensors, path, {formats.CARD_KEY: json.dumps(card)})
     with pytest.raises(ModelError):
         load_model(path)
 

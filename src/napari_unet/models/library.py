@@ -1,13 +1,20 @@
-"""The models a person has: the bundled ones and those in their own folder.
+"""The models a person has: the bundled ones, those in their own folder, files opened lately.
 
-A model is one safetensors file: tensors, and in the metadata of its header the card as JSON.
-Everything here reads the header only, so that listing models is fast and needs no torch.
+A model of ours is one safetensors file: tensors, and in the metadata of its header the card as
+JSON. Weights from elsewhere are told by their content and read only when they are opened, see
+:mod:`napari_unet.models.opening`. Everything here reads the headers only, so that listing models
+is fast and needs no torch.
+
+A model is named by its file, or by a name of the list. Where a file can be read in several ways,
+``weights.pth#2`` is the second one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,57 +23,49 @@ from platformdirs import user_data_path
 from safetensors import SafetensorError, safe_open
 
 from napari_unet.errors import FileError, ModelError, SettingError, described, shortened
+from napari_unet.files.atomic import written_beside
 from napari_unet.files.paths import as_path, is_there
 from napari_unet.models.card import Card
+from napari_unet.models.formats import CARD_KEY, OWN, Format, refusal, sniff
 from napari_unet.settings import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Origin = Literal["bundled", "user", "recent"]
 SUFFIX = ".safetensors"
-CARD_KEY = "napari_unet_card"
 FORMAT_KEY = "napari_unet_format"
 CHECKSUM_KEY = "napari_unet_sha256"
 FORMAT = 1
 
 _BUNDLED = Path(__file__).parent.parent / "resources"
-_LONGEST_HEADER = 100_000_000
+_RECENT_FILE = "recent.json"
+_MOST_RECENT = 12
+_MOST_READINGS = 99
 _LONGEST_NAME = 80
 _NOT_IN_FILE_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')
-
-# First bytes of files that people take for our weights, and what they are.
-_OTHER_FORMATS = (
-    (b"\x89HDF\r\n\x1a\n", "Keras weights (HDF5)"),
-    (b"PK\x03\x04", "a zip archive, e.g. PyTorch weights or a model package"),
-    (b"\x80\x02", "PyTorch weights (pickle)"),
-    (b"\x80\x04", "PyTorch weights (pickle)"),
-)
-_OTHER_SUFFIXES = {
-    ".pth": "PyTorch weights",
-    ".pt": "PyTorch weights",
-    ".ckpt": "a training checkpoint",
-    ".onnx": "an ONNX network",
-    ".h5": "Keras weights",
-    ".hdf5": "Keras weights",
-    ".keras": "a Keras model",
-    ".zip": "a zip archive",
-    ".torchscript": "a TorchScript network",
-    ".tflite": "a TensorFlow Lite network",
-}
 
 
 @dataclass(frozen=True)
 class Entry:
     """One model in the list.
 
-    ``name`` is what :func:`find_model` takes: the name of the file without its ending, unique
-    within the list.
+    ``name`` is what :func:`find_model` takes, unique within the list: the name of the file, of
+    our own ones without its ending; of a file opened lately its path. Of weights from elsewhere
+    there is no ``card`` before they are opened; ``format`` says what they are.
     """
 
     name: str
     path: Path
-    card: Card
-    origin: Literal["bundled", "user"]
+    card: Card | None
+    origin: Origin
+    format: Format
+    reading: int = 0
+
+    @property
+    def reference(self) -> str:
+        """What names the model and its reading: a path, and e.g. #2."""
+        return with_reading(self.path, self.reading)
 
 
 @dataclass(frozen=True)
@@ -118,17 +117,45 @@ def find_model(name_or_path: str | Path) -> Path:
     ModelError
         If there is neither such a name nor such a file.
     """
+    return find_reading(name_or_path)[0]
+
+
+def find_reading(name_or_path: str | Path) -> tuple[Path, int]:
+    """Find a model and which of its readings is meant.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As for :func:`find_model`; ``#2`` at its end is the second reading.
+
+    Returns
+    -------
+    path : Path
+        An existing file or folder.
+    reading : int
+        Counted from 0; the first where none is named.
+
+    Raises
+    ------
+    ModelError
+        If there is neither such a name nor such a file.
+    """
     if not isinstance(name_or_path, str | Path):
         raise ModelError(
             f"The name of a model or the path of its file was expected, {described(name_or_path)} "
             "was given. Give e.g. 'nuclei'."
         )
     wanted = str(name_or_path)
-    for name, path, _ in _files():
-        if name == wanted:
-            return path
-    if _is_a_file(wanted):
-        return Path(wanted).expanduser()
+    stem, _, number = wanted.rpartition("#")
+    wishes = [(wanted, 0)]
+    if stem and number.isdecimal() and 0 < int(number) <= _MOST_READINGS:
+        wishes.append((stem, int(number) - 1))
+    for wish, reading in wishes:
+        for name, path, _ in _files():
+            if name == wish:
+                return path, reading
+        if _is_a_file(wish):
+            return Path(wish).expanduser(), reading
     known = ", ".join(name for name, _, _ in _files()) or "none"
     raise ModelError(
         f"There is no model and no file {shortened(wanted)!r}. Installed models: {known}. "
@@ -191,6 +218,159 @@ def weights_path(path: str | Path) -> Path:
     return target
 
 
+def with_reading(path: Path, reading: int) -> str:
+    """Name one reading of a file, as :func:`find_reading` takes it."""
+    return f"{path}#{reading + 1}" if reading else str(path)
+
+
+def recent_models() -> list[tuple[Path, int]]:
+    """List the files opened lately with the reading chosen, the last one first.
+
+    Returns
+    -------
+    list of (Path, int)
+        They may be gone meanwhile.
+    """
+    try:
+        noted = json.loads(_recent_file().read_text(encoding="utf-8"))
+        return [(Path(str(path)), int(reading)) for path, reading in noted][:_MOST_RECENT]
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
+
+
+def remember_model(path: Path, reading: int = 0) -> None:
+    """Note a file that was opened; those in the two folders are known anyway.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+    reading : int
+        The reading chosen, counted from 0.
+    """
+    path = path.absolute()
+    if path.parent in (_BUNDLED, user_folder()):
+        return
+    noted = [(path, reading), *(item for item in recent_models() if item[0] != path)]
+    _note_recent(noted[:_MOST_RECENT])
+
+
+def forget_model(path: Path) -> None:
+    """Take a file off those opened lately; the file stays.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+    """
+    _note_recent([item for item in recent_models() if item[0] != path])
+
+
+def is_own_file(path: Path) -> bool:
+    """Say whether a file lies in the person's folder, so that it may be renamed and removed.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder of a model.
+
+    Returns
+    -------
+    bool
+        False for the bundled models and for files elsewhere.
+    """
+    return path.absolute().parent.resolve() == user_folder().resolve()
+
+
+def rename_model(path: Path, name: str) -> Path:
+    """Give a file in the person's folder another name; its content stays.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder of the model.
+    name : str
+        The new name, without ending.
+
+    Returns
+    -------
+    Path
+        The renamed file.
+
+    Raises
+    ------
+    ModelError
+        If it is not in the person's folder, or there is a model of that name.
+    FileError
+        If the system refuses.
+    """
+    _refuse_others_files(path, "renamed")
+    wanted = _NOT_IN_FILE_NAMES.sub(" ", name)[:_LONGEST_NAME].strip(" .")
+    if not wanted:
+        raise ModelError(f"{name!r} is no name of a model. Give at least one letter.")
+    target = path.with_name(wanted + ("" if path.is_dir() else path.suffix))
+    if target == path:
+        return path
+    is_same = target.name.casefold() == path.name.casefold()  # only small and capital letters
+    if not is_same and free_name(wanted) != wanted:
+        raise ModelError(f"There is a model {wanted!r} already. Choose another name.")
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise FileError(f"{path.name} cannot be renamed: {error.strerror}.") from error
+    return target
+
+
+def remove_model(path: Path) -> None:
+    """Delete a file in the person's folder for good.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder of the model.
+
+    Raises
+    ------
+    ModelError
+        If it is not in the person's folder.
+    FileError
+        If the system refuses.
+    """
+    _refuse_others_files(path, "removed")
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        raise FileError(f"{path.name} cannot be removed: {error.strerror}.") from error
+
+
+def misfit(card: Card, axes: str, channels: int) -> str | None:
+    """Say why a model does not fit an image.
+
+    Parameters
+    ----------
+    card : Card
+        Of the model.
+    axes : str
+        Axes of the image, e.g. "ZYX".
+    channels : int
+        Channels of the image, and other images that could stand in for one.
+
+    Returns
+    -------
+    str or None
+        A few words, e.g. "needs a z axis"; None if it fits.
+    """
+    wanted = card.architecture.in_channels
+    if card.architecture.spatial_dims == 3 and "Z" not in axes:
+        return "needs a z axis"
+    if wanted > channels:
+        return f"needs {wanted} channels, the image has {channels}"
+    return None
+
+
 def read_card(path: str | Path) -> Card:
     """Read the card of a weights file without its tensors.
 
@@ -224,51 +404,55 @@ def read_header(path: Path) -> Header:
     _check_format(path, metadata.get(FORMAT_KEY, str(FORMAT)))
     if CARD_KEY not in metadata:
         raise ModelError(
-            f"{path.name} holds weights but no card, so it is not known which network they "
-            "belong to. Such files cannot be opened yet; choose one that this plugin has saved."
+            f"{path.name} holds weights but no card, so it is no model of this plugin. Open it "
+            "with load_model."
         )
     card_json = metadata[CARD_KEY]
     return Header(_parse_card(path, card_json), card_json, metadata.get(CHECKSUM_KEY))
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise the sentence that fits, unless ``path`` looks like a safetensors file.
+    """Raise the sentence that fits, unless ``path`` is a safetensors file.
 
     Raises
     ------
     ModelError
-        If it is missing, a folder, empty, a Git LFS pointer, a web page or another format.
+        If it is missing or another format.
     """
-    start, size = _first_bytes(path)
-    # The first eight bytes of ours are a number, which may look like the start of anything.
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER:
+    found = sniff(path)
+    if found.kind in ("own", "safetensors"):
         return
-    if start.startswith(b"version https://git-lfs"):
-        raise ModelError(
-            f"{path.name} is only a Git LFS pointer ({size} bytes), not the weights themselves. "
-            "Fetch them with 'git lfs pull' or download the file from its web page."
-        )
-    if start.lstrip()[:1] == b"<":
-        raise ModelError(
-            f"{path.name} is a web page, not weights. The download has failed; repeat it."
-        )
-    format_found = _recognised(path, start)
-    if format_found is not None:
-        raise ModelError(
-            f"{path.name} looks like {format_found}; this cannot be opened yet. "
-            f"Choose a {SUFFIX} file saved by this plugin."
-        )
-    if len(start) <= 8:
-        raise ModelError(damaged(path, f"only {size} bytes"))
+    if not found.opens:
+        raise ModelError(refusal(path, found))
     raise ModelError(
-        f"{path.name} is not a weights file that is known here. "
-        f"Choose a {SUFFIX} file saved by this plugin."
+        f"{path.name} is {found.text}, not a model of this plugin. Open it with load_model."
     )
 
 
 def damaged(path: Path, reason: object) -> str:
     """Return the sentence for a file that is incomplete or was altered."""
     return f"{path.name} is damaged or incomplete ({reason}). Copy or download it again."
+
+
+def _recent_file() -> Path:
+    """Return where the files opened lately are noted."""
+    return user_folder().parent / _RECENT_FILE
+
+
+def _note_recent(noted: list[tuple[Path, int]]) -> None:
+    """Note the files opened lately; where nothing can be written they are forgotten."""
+    with contextlib.suppress(FileError), written_beside(_recent_file()) as beside:
+        text = json.dumps([[str(path), reading] for path, reading in noted], indent=1)
+        beside.write_text(text, encoding="utf-8")
+
+
+def _refuse_others_files(path: Path, done: str) -> None:
+    """Raise if a file is not the person's to change from here."""
+    if not is_own_file(path):
+        raise ModelError(
+            f"{path} is not in your folder of models, so it is not {done} from here. "
+            f"Your folder is {user_folder()}."
+        )
 
 
 def _is_a_file(name: str) -> bool:
@@ -282,58 +466,54 @@ def _is_a_file(name: str) -> bool:
 def _files() -> Iterator[tuple[str, Path, Literal["bundled", "user"]]]:
     """Yield name, path and origin of each file in the two folders, unread."""
     seen: set[str] = set()
-    folders: tuple[tuple[Path, Literal["bundled", "user"]], ...] = (
-        (_BUNDLED, "bundled"),
-        (user_folder(), "user"),
-    )
-    for folder, origin in folders:
-        for path in _weights_in(folder):
-            if not path.name.startswith("."):
-                name = path.stem if path.stem not in seen else f"{path.stem} (yours)"
-                seen.add(name)
-                yield name, path, origin
+    for path in _weights_in(_BUNDLED, f"*{SUFFIX}"):
+        seen.add(path.stem)
+        yield path.stem, path, "bundled"
+    for path in _weights_in(user_folder(), "*"):
+        plain = path.stem if path.suffix == SUFFIX else path.name
+        name = plain if plain not in seen else f"{plain} (yours)"
+        seen.add(name)
+        yield name, path, "user"
 
 
-def _weights_in(folder: Path) -> list[Path]:
-    """List the weights files in a folder; none where it is missing or may not be read."""
+def _weights_in(folder: Path, pattern: str) -> list[Path]:
+    """List the files in a folder; none where it is missing or may not be read."""
     try:
-        return sorted(folder.glob(f"*{SUFFIX}"))
+        return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
     except OSError:
         return []
 
 
 def _entries() -> Iterator[Entry | tuple[Path, str]]:
     """Yield each model, or the path and the reason why it is none."""
+    listed = set()
     for name, path, origin in _files():
-        try:
-            card = read_card(path)
-        except ModelError as error:
-            yield path, str(error)
-        else:
-            yield Entry(name, path, card, origin)
+        listed.add(path)
+        found = _look_at(name, path, origin)
+        if found is not None:
+            yield found
+    for path, reading in recent_models():
+        if path not in listed and is_there(path):
+            found = _look_at(str(path), path, "recent", reading)
+            if isinstance(found, Entry):
+                yield found
 
 
-def _first_bytes(path: Path) -> tuple[bytes, int]:
-    """Return the first 64 bytes of a file and its size."""
-    if path.is_dir():
-        raise ModelError(
-            f"{path} is a folder; model folders cannot be opened yet. Choose a {SUFFIX} file."
-        )
+def _look_at(
+    name: str, path: Path, origin: Origin, reading: int = 0
+) -> Entry | tuple[Path, str] | None:
+    """Tell what a file in the list is; None for what was never meant to be a model."""
     try:
-        with path.open("rb") as file:
-            return file.read(64), path.stat().st_size
-    except FileNotFoundError as error:
-        raise ModelError(f"There is no weights file {path}. Check the path.") from error
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read ({error.strerror}). Check that you may read it."
-        ) from error
-
-
-def _recognised(path: Path, start: bytes) -> str | None:
-    """Name the other format a file has, by its ending or else by its first bytes."""
-    by_start = next((name for magic, name in _OTHER_FORMATS if start.startswith(magic)), None)
-    return _OTHER_SUFFIXES.get(path.suffix.lower(), by_start)
+        found = sniff(path)
+        if found is OWN:
+            return Entry(name, path, read_card(path), origin, found)
+    except ModelError as error:
+        return path, str(error)
+    if found.opens:
+        return Entry(name, path, None, origin, found, reading)
+    if found.is_weights or path.suffix == SUFFIX:
+        return path, refusal(path, found)
+    return None
 
 
 def _check_format(path: Path, text: str) -> None:

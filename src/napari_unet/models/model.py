@@ -18,8 +18,8 @@ from safetensors.torch import save
 from napari_unet.errors import ModelError, UnetError, described
 from napari_unet.files.atomic import written_beside
 from napari_unet.models.card import Card
+from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.library import (
-    CARD_KEY,
     CHECKSUM_KEY,
     FORMAT,
     FORMAT_KEY,
@@ -120,15 +120,45 @@ def load_model(name_or_path: str | Path) -> Model:
     """
     path = find_model(name_or_path)
     header = read_header(path)
-    net = _build_empty(path, header.card)
-    expected = net.state_dict()
+    expected = _build_empty(path.name, header.card).state_dict()
     tensors = _read_tensors(path, expected)
     if header.checksum not in (None, _checksum(header.card_json, tensors)):
         raise ModelError(damaged(path, "its checksum differs"))
+    return assemble(path.name, header.card, tensors)
+
+
+def assemble(name: str, card: Card, tensors: Mapping[str, torch.Tensor]) -> Model:
+    """Put a network and its weights together, all of them or none.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for the sentences.
+    card : Card
+        Describes the network.
+    tensors : mapping of str to Tensor
+        Its state dict; the model keeps the tensors themselves where their type is right.
+
+    Returns
+    -------
+    Model
+        On the CPU, float32, ready for inference.
+
+    Raises
+    ------
+    ModelError
+        If the tensors are not exactly those of the network, or not finite.
+    """
+    net = _build_empty(name, card)
+    expected = net.state_dict()
+    _refuse_other_keys(name, tensors, expected)
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    _refuse_other_shapes(name, shapes, expected)
+    _refuse_other_kinds(name, tensors, expected)
     widened = {key: tensors[key].to(expected[key].dtype) for key in expected}
-    _refuse_not_finite(path, widened)
+    _refuse_not_finite(name, widened)
     net.load_state_dict(widened, assign=True)
-    return Model(net.requires_grad_(True).eval(), header.card)
+    return Model(net.requires_grad_(True).eval(), card)
 
 
 def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
@@ -158,7 +188,7 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
     check_model(model)
     target = weights_path(path)
     tensors = {key: _storable(tensor, half=half) for key, tensor in model.net.state_dict().items()}
-    _refuse_not_finite(target, tensors)
+    _refuse_not_finite(target.name, tensors)
     card_json = model.card.model_dump_json()
     metadata = {
         FORMAT_KEY: str(FORMAT),
@@ -196,14 +226,14 @@ def save_in_library(model: Model, name: str | None = None) -> Path:
     return save_model(renamed, user_folder() / f"{chosen}{SUFFIX}")
 
 
-def _build_empty(path: Path, card: Card) -> UNet:
+def _build_empty(name: str, card: Card) -> UNet:
     """Build the network of a card without memory for its weights."""
     try:
         with torch.device("meta"):
             return UNet(card.architecture)
     except UnetError as error:
         raise ModelError(
-            f"The network that the card of {path.name} describes cannot be built: {error}"
+            f"The network that the card of {name} describes cannot be built: {error}"
         ) from error
 
 
@@ -212,21 +242,14 @@ def _read_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
     try:
         with safe_open(path, framework="pt") as file:
             found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-            _refuse_other_keys(path, found.keys(), expected.keys())
-            for key, tensor in expected.items():
-                if found[key] != tuple(tensor.shape):
-                    raise ModelError(
-                        f"Tensor {key} in {path.name} has the shape {found[key]}, the network "
-                        f"has {tuple(tensor.shape)}. The weights belong to another network."
-                    )
-            tensors = {key: file.get_tensor(key).clone() for key in found}
+            _refuse_other_keys(path.name, found, expected)
+            _refuse_other_shapes(path.name, found, expected)
+            return {key: file.get_tensor(key).clone() for key in found}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(damaged(path, error)) from error
-    _refuse_other_kinds(path, tensors, expected)
-    return tensors
 
 
-def _refuse_other_keys(path: Path, found: Iterable[str], expected: Iterable[str]) -> None:
+def _refuse_other_keys(name: str, found: Iterable[str], expected: Iterable[str]) -> None:
     """Raise unless a file holds exactly the tensors of the network."""
     missing, unexpected = set(expected) - set(found), set(found) - set(expected)
     if missing or unexpected:
@@ -236,29 +259,41 @@ def _refuse_other_keys(path: Path, found: Iterable[str], expected: Iterable[str]
             if keys
         ]
         raise ModelError(
-            f"The tensors in {path.name} are not those of the network on its card: "
+            f"The tensors in {name} are not those of the network on its card: "
             f"{', '.join(parts)}. The weights belong to another network."
         )
 
 
+def _refuse_other_shapes(
+    name: str, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise if a tensor has another shape than in the network."""
+    for key, tensor in expected.items():
+        if found[key] != tuple(tensor.shape):
+            raise ModelError(
+                f"Tensor {key} in {name} has the shape {found[key]}, the network has "
+                f"{tuple(tensor.shape)}. The weights belong to another network."
+            )
+
+
 def _refuse_other_kinds(
-    path: Path, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+    name: str, tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
 ) -> None:
     """Raise if a tensor holds whole numbers where the network has real ones, or the reverse."""
     for key, tensor in expected.items():
         if tensors[key].is_floating_point() != tensor.is_floating_point():
             raise ModelError(
-                f"Tensor {key} in {path.name} is of type {tensors[key].dtype}, the network has "
+                f"Tensor {key} in {name} is of type {tensors[key].dtype}, the network has "
                 f"{tensor.dtype}. The weights belong to another network."
             )
 
 
-def _refuse_not_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def _refuse_not_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise if a weight is infinite or not a number."""
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(
-                f"Tensor {key} of {path.name} holds values that are not finite numbers, so the "
+                f"Tensor {key} of {name} holds values that are not finite numbers, so the "
                 "network cannot give an answer. Use an earlier version of the model."
             )
 
