@@ -16,101 +16,74 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from napari_unet.errors import ModelError
 from napari_unet.network import graph as g
+from napari_unet.network.graph_rules import (
+    DoNotFit,
+    TooSmall,
+    node_reads,
+    rates_along,
+    sides_along,
+    sides_to_fit,
+    sizes_along,
+    step_along,
+    wide_along,
+)
+from napari_unet.network.receptive_field import Span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_unet.network.graph import AnyNode, Graph
-    from napari_unet.network.receptive_field import Span
 
 LARGEST_STRIDE = 512  # px; U-Nets have 16 or 32
 LARGEST_SIZE = 2**17  # px; a network that fits no size up to here fits none
-MOST_WEIGHTS = 2 * 10**9
-LARGEST_SIDE = 2**15  # px that a layer pads or cuts
-FINEST_SCALE = 64  # denominators of the factors by which features are resized
-
-
-class TooSmall(ValueError):
-    """Nothing is left of the features."""
-
-
-class DoNotFit(ValueError):
-    """Features that are joined have different sizes."""
 
 
 @dataclass(frozen=True)
-class Window:
-    """How a span of a node's result is computed, along one axis."""
+class GraphField:
+    """The grid of a network and how far it looks, in pixels of the image.
 
-    reads: tuple[Span | None, ...]
-    """Of each input, as far as there are such pixels; None if all of it or nothing is needed."""
-    sides: tuple[int, int]
-    """What is padded before and after; of a layer that enlarges, what is cut off its result."""
+    See :class:`napari_unet.network.unet.UNet` for what the numbers mean; they hold for all axes.
 
-
-# ------------------------------------------------------------------------------- whole graphs
-
-
-def check_graph(graph: Graph) -> dict[str, int]:
-    """Refuse a graph whose layers do not fit together, or that is absurdly large.
-
-    Parameters
+    Attributes
     ----------
-    graph : Graph
-        Any.
-
-    Returns
-    -------
-    dict of str to int
-        Channels of each node, and of the image.
-
-    Raises
-    ------
-    ModelError
-        With the layer that does not fit.
+    stride, margin, reach, halo, receptive_field : int
+        As of a U-Net.
+    smallest : int
+        Smallest size the network can take; it takes each that is a multiple of the stride more.
+    invents_edges : bool
+        Whether something is put in place of what lies beyond the edges of a tile.
+    approximate : tuple of str
+        What keeps tiles from giving what the whole image gives; empty if nothing does.
     """
-    channels = {g.IMAGE: graph.in_channels}
-    for node in graph.nodes:
-        read = [channels[name] for name in node.inputs]
-        problem = _problem(node, read, graph.spatial_dims)
-        if problem:
-            raise ModelError(
-                f"The network cannot be built: layer {node.name} ({node.op}) {problem}. The "
-                "description of the network is wrong."
-            )
-        channels[node.name] = _channels_after(node, read, graph.spatial_dims)
-    last = channels[graph.nodes[-1].name]
-    if last != graph.classes:
-        raise ModelError(
-            f"The network cannot be built: it gives {last} channels and is said to give "
-            f"{graph.classes}. The description of the network is wrong."
-        )
-    count = sum(count_weights(node) for node in graph.nodes)
-    if count > MOST_WEIGHTS:
-        raise ModelError(
-            f"The network is said to have {count:.2g} weights, more than the {MOST_WEIGHTS:.0e} "
-            "that any U-Net has. The file is damaged, or not what it seems."
-        )
-    return channels
+
+    stride: int
+    smallest: int
+    margin: int
+    reach: int
+    halo: int
+    receptive_field: int
+    invents_edges: bool
+    approximate: tuple[str, ...]
 
 
-def count_weights(node: AnyNode) -> int:
-    """Count the weights of a node from its options alone."""
-    if isinstance(node, g.Convolution | g.TransposedConvolution):
-        kernels = node.in_channels * node.out_channels // node.groups
-        return kernels * math.prod(node.kernel) + node.bias * node.out_channels
-    if isinstance(node, g.Norm):
-        return 2 * node.channels * (node.affine + (node.kind == "batch"))
-    if isinstance(node, g.Linear):
-        return 2 * node.channels
-    return node.channels if isinstance(node, g.Activation) and node.kind == "prelu" else 0
+@dataclass(frozen=True)
+class _Grid:
+    """Sizes of the image that a network can take, per axis what it gives back of them."""
+
+    stride: int
+    smallest: int
+    outputs: tuple[int, ...]
+    """Of the smallest size; one per axis."""
 
 
-def sizes_along(graph: Graph, axis: int, size: int) -> dict[str, int]:
-    """Say how large the features of all nodes are along an axis.
+def spans_back(
+    graph: Graph, axis: int, span: Span, sizes: dict[str, int], *, clip: bool = False
+) -> dict[str, Span]:
+    """Follow a span of the output back to the image.
 
     Parameters
     ----------
@@ -118,177 +91,325 @@ def sizes_along(graph: Graph, axis: int, size: int) -> dict[str, int]:
         The network.
     axis : int
         Spatial axis, counted from 0.
-    size : int
-        Size of the image in pixels.
+    span : Span
+        Pixels of the output, counted from the output's first.
+    sizes : dict of str to int
+        Of all nodes along that axis, see :func:`sizes_along`.
+    clip : bool
+        Spans end with the features; else they go on without end.
 
     Returns
     -------
-    dict of str to int
-        By the node's name; the image's, too.
+    dict of str to Span
+        What is needed of each node, and of the image; what is not needed, or is needed as a
+        whole whatever the span, is not there.
+    """
+    spans = {graph.nodes[-1].name: span}
+    for node in reversed(graph.nodes):
+        if node.name not in spans:
+            continue
+        for name, read in zip(
+            node.inputs, node_reads(node, axis, spans[node.name], sizes), strict=True
+        ):
+            if read is not None:
+                read = read.clipped(sizes[name]) if clip else read
+                spans[name] = spans[name].joined(read) if name in spans else read
+    return spans
+
+
+def measure_graph(graph: Graph) -> GraphField:
+    """Compute the grid of a network and how far it looks.
+
+    Parameters
+    ----------
+    graph : Graph
+        A network whose output lies on the pixels of its input, see :func:`at_image_size`.
+
+    Returns
+    -------
+    GraphField
+        What tiles need.
 
     Raises
     ------
-    TooSmall, DoNotFit
-        If there is no result.
+    ModelError
+        If its output does not lie on the pixels of its input, or no size fits.
     """
-    sizes = {g.IMAGE: size}
-    for node in graph.nodes:
-        sizes[node.name] = _size_after(node, axis, [sizes[name] for name in node.inputs])
-        if sizes[node.name] < 1:
-            raise TooSmall(node.name)
-    return sizes
+    grid = _find_grid(graph)
+    lost = {grid.smallest - output for output in grid.outputs}
+    is_aligned = all(rates_along(graph, axis)[graph.nodes[-1].name] == 1 for axis in _axes(graph))
+    if not is_aligned or len(lost) > 1 or min(lost) < 0 or min(lost) % 2:
+        raise ModelError(
+            "The network gives an output of another size than the image, so its pixels are not "
+            "those of the image. Open it with load_model, which adds what is missing."
+        )
+    margin = lost.pop() // 2
+    reach = field = 0
+    invents_edges, proportional = False, True
+    for axis in _different_axes(graph):
+        sizes = sizes_along(graph, axis, grid.smallest)
+        reach = max(reach, _reach(graph, axis, sizes, grid.stride, margin))
+        for phase in range(grid.stride):
+            seen = spans_back(graph, axis, Span(phase, phase), sizes)[g.IMAGE]
+            field = max(field, seen.last - seen.first + 1)
+        invents_edges |= _invents_edges(graph, axis, sizes)
+        proportional &= _is_proportional(graph, axis, sizes, grid)
+    return GraphField(
+        stride=grid.stride,
+        smallest=grid.smallest,
+        margin=margin,
+        reach=reach,
+        halo=-(-reach // grid.stride) * grid.stride,
+        receptive_field=field,
+        invents_edges=invents_edges,
+        approximate=tuple(_why_approximate(graph, is_proportional=proportional)),
+    )
 
 
-def rates_along(graph: Graph, axis: int) -> dict[str, Fraction]:
-    """Say how many pixels of each node stand for one of the image; 0 for one pixel in all."""
-    rates = {g.IMAGE: Fraction(1)}
-    for node in graph.nodes:
-        rates[node.name] = _rate_after(node, axis, [rates[name] for name in node.inputs])
-    return rates
+def at_image_size(graph: Graph) -> Graph:
+    """Let a network's output lie on the pixels of its input.
+
+    A network that ends at half the size is enlarged; of one that gives more pixels than it sees,
+    or loses more of them on one side or axis than on another, the rest is cut off.
+
+    Parameters
+    ----------
+    graph : Graph
+        Any network that gives an answer for each pixel.
+
+    Returns
+    -------
+    Graph
+        The same if nothing is missing; else with a Resize, a Pad or both at the end. The weights
+        are the same.
+
+    Raises
+    ------
+    ModelError
+        If it gives one answer for the whole image, or no size fits.
+    """
+    last = graph.nodes[-1].name
+    rates = [rates_along(graph, axis)[last] for axis in _axes(graph)]
+    if min(rates) == 0:
+        raise ModelError(
+            "The network gives one answer for the whole image, not one for each pixel: it "
+            "classifies images. A network that segments is needed."
+        )
+    if set(rates) != {1}:
+        scale = tuple(float(1 / rate) for rate in rates)
+        graph = _appended(graph, g.Resize(name="n", inputs=(last,), mode="linear", scale=scale))
+    grid = _find_grid(graph)
+    margin = max(0, *(-(-(grid.smallest - output) // 2) for output in grid.outputs))
+    extra = [output + 2 * margin - grid.smallest for output in grid.outputs]
+    if any(extra):
+        sides = tuple((-(pixels // 2), pixels // 2 - pixels) for pixels in extra)
+        graph = _appended(graph, g.Pad(name="n", inputs=("n",), sides=sides))
+    return graph
 
 
-# -------------------------------------------------------------------------------- single nodes
+def describe_fit(graph: Graph) -> str:
+    """Say what :func:`at_image_size` adds to a network.
+
+    Parameters
+    ----------
+    graph : Graph
+        As it was read.
+
+    Returns
+    -------
+    str
+        A sentence; empty if nothing is added.
+    """
+    added = at_image_size(graph).nodes[len(graph.nodes) :]
+    parts = []
+    for node in added:
+        if isinstance(node, g.Resize) and node.scale is not None:
+            factors = " x ".join(f"{factor:g}" for factor in node.scale)
+            parts.append(f"is enlarged {factors} times")
+        elif isinstance(node, g.Pad):
+            most = max(-side for pair in node.sides for side in pair)
+            parts.append(f"is cut by up to {most} px at the edges")
+    if not parts:
+        return ""
+    return f"The network's output {' and '.join(parts)} to lie on the pixels of the image."
 
 
-def sides_to_fit(node: g.FitTo, size: int, wanted: int) -> tuple[int, int]:
-    """Say how many pixels a FitTo adds before and after along an axis; negative ones are cut."""
-    more = wanted - size
-    # The odd pixel comes and goes at the end.
-    before = 0 if node.where == "end" else int(math.copysign(abs(more) // 2, more))
-    return before, more - before
+def _appended(graph: Graph, node: AnyNode) -> Graph:
+    """Add a node that reads the last one."""
+    names = {each.name for each in graph.nodes}
+    name = next(
+        name
+        for name in (f"to_image_{count}" for count in range(len(names) + 1))
+        if name not in names
+    )
+    node = node.replace(name=name, inputs=(graph.nodes[-1].name,))
+    return graph.replace(nodes=(*graph.nodes, node))
 
 
-def _problem(node: AnyNode, read: list[int], dims: int) -> str | None:
-    """Say what is wrong with a node that reads features of so many channels."""
-    for sizes in (getattr(node, name, None) for name in ("padding", "crop", "sides", "scale")):
-        if sizes is not None and len(sizes) != dims:
-            return f"has {len(sizes)} sizes for {dims} axes"
-    for sides in (getattr(node, name, None) for name in ("padding", "crop", "sides")):
-        if sides is not None and max(abs(side) for pair in sides for side in pair) > LARGEST_SIDE:
-            return f"pads or cuts more than {LARGEST_SIDE} px"
-    wanted, most = _input_count(node)
-    if not wanted <= len(read) <= most:
-        return f"reads {len(read)} layers"
-    expected = getattr(node, "in_channels", None) or _own_channels(node)
-    if expected is not None and expected != read[0]:
-        return f"expects {expected} channels and gets {read[0]}"
-    groups = getattr(node, "groups", 1)
-    if read[0] % groups or getattr(node, "out_channels", groups) % groups:
-        return f"cannot part its channels into {groups} groups"
-    if isinstance(node, g.PixelShuffle) and read[0] % node.factor**dims:
-        return f"cannot make {node.factor**dims} pixels out of {read[0]} channels"
-    if isinstance(node, g.Channels) and node.first + node.count > read[0]:
-        return f"takes channels {node.first} to {node.first + node.count - 1} of {read[0]}"
-    if isinstance(node, g.Join) and node.how != "concatenate" and len({*read} - {1}) > 1:
-        return f"joins features of {' and '.join(map(str, read))} channels"
-    if isinstance(node, g.Resize):
-        if len(read) == 1 and (node.scale is None or not 0 < min(node.scale) <= max(node.scale)):
-            return "has no factor"
-        if node.mode == "cubic" and dims == 3:
-            return "is cubic, which we have for planes only"
-        if node.scale is not None and max(node.scale) > FINEST_SCALE:
-            return f"enlarges more than {FINEST_SCALE} times"
+def _axes(graph: Graph) -> range:
+    """Spatial axes, counted from 0."""
+    return range(graph.spatial_dims)
+
+
+def _different_axes(graph: Graph) -> list[int]:
+    """List the axes, but of those along which all layers are alike only the first."""
+    fields = ("kernel", "stride", "dilation", "padding", "crop", "sides", "scale")
+    found: dict[tuple[object, ...], int] = {}
+    for axis in _axes(graph):
+        options = [getattr(node, name, None) for node in graph.nodes for name in fields]
+        found.setdefault(tuple(each and each[axis] for each in options), axis)
+    return list(found.values())
+
+
+def _find_grid(graph: Graph) -> _Grid:
+    """Find the sizes at which the layers fit together best."""
+    axes = _different_axes(graph)
+    stride = 1
+    for axis in axes:
+        rates = rates_along(graph, axis).values()
+        stride = math.lcm(stride, *(rate.denominator for rate in rates))
+    if stride > LARGEST_STRIDE:
+        raise ModelError(
+            f"The network shrinks the image {stride} times, more than the {LARGEST_STRIDE} times "
+            "that we support. Use a network of fewer levels."
+        )
+    best: tuple[tuple[int, ...], int] | None = None
+    for start in range(stride):
+        faults = _faults(graph, axes, start, stride)
+        if faults is not None and (best is None or faults < best[0]):
+            best = faults, start
+        if best is not None and not any(best[0]):
+            break
+    if best is None:
+        raise ModelError(
+            "The network's layers do not fit together at any size of the image. The description "
+            "of the network is wrong."
+        )
+    smallest = _smallest(graph, axes, best[1], stride)
+    last = graph.nodes[-1].name
+    outputs = tuple(sizes_along(graph, axis, smallest)[last] for axis in _axes(graph))
+    return _Grid(stride, smallest, outputs)
+
+
+def _faults(graph: Graph, axes: list[int], start: int, stride: int) -> tuple[int, ...] | None:
+    """Count what does not fit well at sizes of so many pixels more than a multiple of the stride.
+
+    Features cut unevenly, an output that is not in the middle, pixels that windows leave over;
+    None if there is no result.
+    """
+    counts = [0, 0, 0]
+    for axis in axes:
+        size = _large_size(graph, axis, start, stride)
+        if size is None:
+            return None
+        sizes, rates = sizes_along(graph, axis, size), rates_along(graph, axis)
+        last = graph.nodes[-1].name
+        lost = size - (math.floor(sizes[last] / rates[last]) if rates[last] else size)
+        counts[1] += lost < 0 or lost % 2 != 0
+        for node in graph.nodes:
+            read = sizes[node.inputs[0]]
+            if isinstance(node, g.FitTo):
+                before, after = sides_to_fit(node, read, sizes[node.inputs[1]])
+                counts[0] += abs(before - after)
+            elif isinstance(node, g.Convolution | g.Pooling):
+                counts[2] += _left_over(node, axis, read)
+    return tuple(counts)
+
+
+def _left_over(node: g.Convolution | g.Pooling, axis: int, size: int) -> int:
+    """Count the pixels at the end that no window reads though a smaller step would."""
+    before, after = sides_along(node.padding, axis)
+    step, window = step_along(node, axis), wide_along(node, axis) + 1
+    rest = (size + before + after - window) % step
+    return max(0, rest - max(after, 0) - max(0, step - window))
+
+
+def _large_size(graph: Graph, axis: int, start: int, stride: int) -> int | None:
+    """Find a size on a grid that is large enough for all layers."""
+    size = start or stride
+    while size <= LARGEST_SIZE:
+        try:
+            sizes_along(graph, axis, size)
+        except TooSmall:
+            size += max(stride, (size // stride) * stride)
+        except DoNotFit:
+            # Of small features, one pixel may stand for all.
+            return None
+        else:
+            return size
     return None
 
 
-def _input_count(node: AnyNode) -> tuple[int, int]:
-    """Say how many nodes a node may read: at least and at most."""
-    if isinstance(node, g.Join):
-        return 1, 4096
-    if isinstance(node, g.FitTo):
-        return 2, 2
-    return (1, 2) if isinstance(node, g.Resize) else (1, 1)
+def _smallest(graph: Graph, axes: list[int], start: int, stride: int) -> int:
+    """Find the smallest size on a grid, from which on features grow with the image."""
+    size = start or stride
+    while size <= LARGEST_SIZE:
+        if all(_is_enough(graph, axis, size, stride) for axis in axes):
+            return size
+        size += stride
+    raise ModelError(
+        f"The network needs images of more than {LARGEST_SIZE} px. The description of the "
+        "network is wrong."
+    )
 
 
-def _own_channels(node: AnyNode) -> int | None:
-    """Say how many channels the weights of a norm, a prelu or a scaling are for."""
-    if isinstance(node, g.Norm):
-        return node.channels
-    if isinstance(node, g.Linear):
-        return node.channels or None
-    is_prelu = isinstance(node, g.Activation) and node.kind == "prelu"
-    return node.channels if is_prelu and node.channels > 1 else None
+def _is_enough(graph: Graph, axis: int, size: int, stride: int) -> bool:
+    """Say whether something is left of all features, and of a norm's more than a single pixel."""
+    try:
+        sizes, larger = (sizes_along(graph, axis, each) for each in (size, size + 8 * stride))
+    except (TooSmall, DoNotFit):
+        return False
+    measured = [
+        node.name
+        for node in graph.nodes
+        if isinstance(node, g.Norm) and node.kind != "batch" and larger[node.name] > 1
+    ]
+    return all(sizes[name] > 1 for name in measured)
 
 
-def _channels_after(node: AnyNode, read: list[int], dims: int) -> int:
-    """Count the channels that a node gives."""
-    if isinstance(node, g.Convolution | g.TransposedConvolution):
-        return node.out_channels
-    if isinstance(node, g.Join):
-        return sum(read) if node.how == "concatenate" else max(read)
-    if isinstance(node, g.PixelShuffle):
-        return read[0] // node.factor**dims
-    return node.count if isinstance(node, g.Channels) else read[0]
+def _reach(graph: Graph, axis: int, sizes: dict[str, int], stride: int, margin: int) -> int:
+    """Compute the margin that a core on the grid needs."""
+    core = spans_back(graph, axis, Span(0, stride - 1), sizes)[g.IMAGE].shifted(-margin)
+    return max(0, -core.first, core.last - (stride - 1))
 
 
-def _size_after(node: AnyNode, axis: int, sizes: list[int]) -> int:
-    """Size of a node's result along an axis."""
-    size = sizes[0]
-    if isinstance(node, g.Convolution | g.Pooling):
-        before, after = _sides(node.padding, axis)
-        if isinstance(node, g.Convolution):
-            _check_padding(node.padding_mode, size, before, after)
-        return (size + before + after - _wide(node, axis) - 1) // _step(node, axis) + 1
-    if isinstance(node, g.TransposedConvolution):
-        before, after = _sides(node.crop, axis)
-        return (size - 1) * node.stride[axis] + node.kernel[axis] - before - after
-    if isinstance(node, g.Pad):
-        _check_padding(node.mode, size, *node.sides[axis])
-        return size + sum(node.sides[axis])
-    if isinstance(node, g.FitTo):
-        _check_padding(node.mode, size, *sides_to_fit(node, size, sizes[1]))
-        return sizes[1]
-    if isinstance(node, g.Resize):
-        return sizes[1] if len(sizes) > 1 else math.floor(size * node.scale[axis])  # type: ignore[index]  # checked
-    if isinstance(node, g.PixelShuffle):
-        return size * node.factor
-    if isinstance(node, g.Join):
-        found = {*sizes} - {1} or {1}
-        if len(found) > 1:
-            raise DoNotFit(node.name)
-        return found.pop()
-    return 1 if isinstance(node, g.GlobalAverage) else size
+def _invents_edges(graph: Graph, axis: int, sizes: dict[str, int]) -> bool:
+    """Say whether the whole output depends on anything beyond the edges of what is given."""
+    last = graph.nodes[-1].name
+    spans = spans_back(graph, axis, Span(0, sizes[last] - 1), sizes, clip=True)
+    for node in graph.nodes:
+        if node.name in spans:
+            reads = node_reads(node, axis, spans[node.name], sizes)
+            for name, read in zip(node.inputs, reads, strict=True):
+                if read is not None and read.clipped(sizes[name]) != read:
+                    return True
+    return False
 
 
-def _rate_after(node: AnyNode, axis: int, rates: list[Fraction]) -> Fraction:
-    """Rate of a node's result along an axis."""
-    rate = rates[0]
-    if isinstance(node, g.Convolution | g.Pooling):
-        return rate / _step(node, axis)
-    if isinstance(node, g.TransposedConvolution):
-        return rate * node.stride[axis]
-    if isinstance(node, g.PixelShuffle):
-        return rate * node.factor
-    if isinstance(node, g.Resize):
-        return rates[1] if len(rates) > 1 else rate * scale_along(node, axis)
-    if isinstance(node, g.Join):
-        return max(rates)
-    return Fraction(0) if isinstance(node, g.GlobalAverage) else rate
+def _is_proportional(graph: Graph, axis: int, sizes: dict[str, int], grid: _Grid) -> bool:
+    """Say whether features grow with the image, and are resized by the same factor always."""
+    rates = rates_along(graph, axis)
+    larger = sizes_along(graph, axis, grid.smallest + grid.stride)
+    grows = all(larger[name] - sizes[name] == rate * grid.stride for name, rate in rates.items())
+    resized = [node for node in graph.nodes if isinstance(node, g.Resize) and len(node.inputs) > 1]
+    return grows and all(
+        sizes[node.inputs[0]] * rates[node.name] == sizes[node.name] * rates[node.inputs[0]]
+        for node in resized
+    )
 
 
-def scale_along(node: g.Resize, axis: int) -> Fraction:
-    """Return the factor of a Resize along an axis as a fraction."""
-    return Fraction(node.scale[axis]).limit_denominator(FINEST_SCALE)  # type: ignore[index]  # checked
-
-
-def _check_padding(mode: str, size: int, before: int, after: int) -> None:
-    """Refuse a padding with more pixels than there are to mirror or repeat."""
-    most = {"reflect": size - 1, "circular": size}.get(mode, max(before, after))
-    if max(before, after) > most:
-        raise TooSmall(mode)
-
-
-def _sides(sides: g.Sides | None, axis: int) -> tuple[int, int]:
-    """Sides along an axis; none if not given."""
-    return (0, 0) if sides is None else sides[axis]
-
-
-def _step(node: g.Convolution | g.Pooling, axis: int) -> int:
-    """Say how far apart windows lie along an axis."""
-    return 1 if node.stride is None else node.stride[axis]
-
-
-def _wide(node: g.Convolution | g.Pooling, axis: int) -> int:
-    """Pixels from the first to the last of a window along an axis."""
-    dilation = getattr(node, "dilation", None)
-    return (node.kernel[axis] - 1) * (1 if dilation is None else int(dilation[axis]))
+def _why_approximate(graph: Graph, *, is_proportional: bool) -> Iterator[str]:
+    """Name what keeps tiles from giving what the whole image gives."""
+    nodes = graph.nodes
+    if any(isinstance(node, g.Norm) and node.kind != "batch" for node in nodes):
+        yield "instance or group norm"
+    if any(isinstance(node, g.GlobalAverage) for node in nodes):
+        yield "averages over the whole of it"
+    resized = [node for node in nodes if isinstance(node, g.Resize)]
+    if any(node.align_corners and node.mode != "nearest" for node in resized):
+        yield "resizing with aligned corners"
+    elif not is_proportional:
+        yield "sizes that do not grow with the image"
+    modes = {getattr(node, "padding_mode", None) or getattr(node, "mode", None) for node in nodes}
+    if "circular" in modes:
+        yield "padding with what stands at the other end"

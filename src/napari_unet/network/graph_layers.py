@@ -9,14 +9,14 @@ is nothing to pad, so a part is computed from as many pixels more, see
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_unet.network import graph as g
-from napari_unet.network.graph_field import sides_to_fit
+from napari_unet.network.graph_rules import sides_to_fit
 from napari_unet.network.layers import BATCH_NORM, CONVOLUTION, INSTANCE_NORM, TRANSPOSED
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class JoinLayer(Layer):
         """Put channels side by side, or compute pixel by pixel."""
         how, (x, *others) = self.node.how, inputs
         if how == "concatenate":
-            sizes = torch.broadcast_shapes(*(part.shape[2:] for part in inputs))
+            sizes = [max(along) for along in zip(*(part.shape[2:] for part in inputs), strict=True)]
             return torch.cat([part.expand(*part.shape[:2], *sizes) for part in inputs], dim=1)
         for other in others:
             if how == "add":
@@ -332,7 +332,7 @@ def make_layer(node: g.AnyNode, dims: int) -> nn.Module:
     Parameters
     ----------
     node : Node
-        With options that fit together, see :func:`napari_unet.network.graph_field.check_graph`.
+        With options that fit together, see :func:`napari_unet.network.graph_rules.check_graph`.
     dims : int
         Spatial axes, 2 or 3.
 
@@ -350,16 +350,16 @@ def make_layer(node: g.AnyNode, dims: int) -> nn.Module:
 
 def padded(x: Tensor, sides: g.Sides, mode: str = "zeros", value: float = 0.0) -> Tensor:
     """Add pixels at the edges of features (N, C, *spatial); cut where negative."""
+    added = [max(side, 0) for pair in reversed(sides) for side in pair]
+    if any(added) and mode == "zeros":
+        x = functional.pad(x, added, value=value)
+    elif any(added):
+        x = functional.pad(x, added, mode=mode)
     for axis, (before, after) in enumerate(sides, start=2):
         if before < 0 or after < 0:
             first = max(-before, 0)
             x = x.narrow(axis, first, x.shape[axis] - first - max(-after, 0))
-    added = [max(side, 0) for pair in reversed(sides) for side in pair]
-    if not any(added):
-        return x
-    if mode == "zeros":
-        return functional.pad(x, added, value=value)
-    return functional.pad(x, added, mode=mode)
+    return x
 
 
 def evenly(sides: g.Sides) -> tuple[int, ...] | None:
@@ -376,4 +376,4 @@ def no_sides(dims: int) -> g.Sides:
 
 def per_channel(weights: Tensor, x: Tensor) -> Tensor:
     """Shape weights (C,) for features (N, C, *spatial)."""
-    return cast("Tensor", weights.view(1, -1, *(1,) * (x.ndim - 2)))
+    return weights.view(1, -1, *(1,) * (x.ndim - 2))

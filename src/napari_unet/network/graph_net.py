@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
-import torch
 from torch import nn
 
-from napari_unet.errors import ImageError, TileSizeError
+from napari_unet.errors import ImageError, SettingError, TileSizeError
 from napari_unet.network.graph import IMAGE
-from napari_unet.network.graph_field import DoNotFit, TooSmall, check_graph, sizes_along
+from napari_unet.network.graph_field import GraphField, measure_graph
 from napari_unet.network.graph_layers import make_layer
+from napari_unet.network.graph_rules import (
+    DoNotFit,
+    TooSmall,
+    check_graph,
+    rates_along,
+    sizes_along,
+)
 
 if TYPE_CHECKING:
+    import torch
+
     from napari_unet.network.graph import Graph
 
 
 class GraphNet(nn.Module):
     """A network built from a graph; its state dict has the keys ``<node>.<weight>``.
+
+    It has what :class:`napari_unet.network.unet.UNet` tells of itself: ``stride``, ``reach``,
+    ``halo``, ``margin``, ``receptive_field``, ``invents_edges``, ``exact`` and ``approximate``
+    are computed when they are first asked for.
 
     Parameters
     ----------
@@ -28,12 +42,20 @@ class GraphNet(nn.Module):
     ----------
     architecture : Graph
         What it was built from.
+    channels : dict of str to int
+        Of each node, and of the image.
+
+    Raises
+    ------
+    ModelError
+        If the layers do not fit together, or are absurdly large.
     """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.channels = check_graph(graph)
         self.architecture = graph
+        self._frozen: list[nn.Module] = []
         for node in graph.nodes:
             # Not as attributes: a stranger's layer may be called "train" or "stride".
             self._modules[node.name] = make_layer(node, graph.spatial_dims)
@@ -71,6 +93,148 @@ class GraphNet(nn.Module):
             raise KeyError(name)
         return layer
 
+    @cached_property
+    def field(self) -> GraphField:
+        """Its grid and how far it looks."""
+        return measure_graph(self.architecture)
+
+    @property
+    def stride(self) -> int:
+        """Grid of the poolings in pixels."""
+        return self.field.stride
+
+    @property
+    def reach(self) -> int:
+        """Margin per side, in pixels, beyond which nothing changes a core on the grid."""
+        return self.field.reach
+
+    @property
+    def halo(self) -> int:
+        """The reach rounded up to a multiple of the stride."""
+        return self.field.halo
+
+    @property
+    def margin(self) -> int:
+        """Pixels per side by which the output is smaller than the input."""
+        return self.field.margin
+
+    @property
+    def receptive_field(self) -> int:
+        """Pixels along one axis that one output pixel depends on, at most."""
+        return self.field.receptive_field
+
+    @property
+    def invents_edges(self) -> bool:
+        """Whether it puts something in place of what lies beyond the edges of a tile."""
+        return self.field.invents_edges
+
+    @property
+    def approximate(self) -> tuple[str, ...]:
+        """What keeps tiles from giving what the whole image gives; empty if nothing does."""
+        return self.field.approximate
+
+    @property
+    def exact(self) -> bool:
+        """Whether tiles can give exactly what the whole image gives."""
+        return not self.approximate
+
+    def output_size(self, size: int) -> int:
+        """Say how large the output is along an axis.
+
+        Parameters
+        ----------
+        size : int
+            Size of the input in pixels.
+
+        Returns
+        -------
+        int
+            Size of the output in pixels; 0 if tiles of that size do not lie on the grid.
+        """
+        if size < self.field.smallest or (size - self.field.smallest) % self.stride:
+            return 0
+        return size - 2 * self.margin
+
+    def valid_input(self, size: int) -> int:
+        """Say which size to give the network instead.
+
+        Parameters
+        ----------
+        size : int
+            Wanted size of the input along an axis, in pixels.
+
+        Returns
+        -------
+        int
+            The next size on the grid that is not smaller.
+        """
+        steps = max(0, -(-(size - self.field.smallest) // self.stride))
+        return self.field.smallest + steps * self.stride
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """How many pixels of each node stand for one of the image, all axes together."""
+        axes = [rates_along(self.architecture, axis) for axis in range(self._dims)]
+        return {name: float(math.prod(rates[name] for rates in axes)) for name in self.channels}
+
+    @cached_property
+    def _down(self) -> dict[str, int]:
+        """Levels of the nodes on the way down, from 0: those before anything is enlarged."""
+        rates, lowest, down = self.rates, {IMAGE: 1.0}, []
+        for node in self.architecture.nodes:
+            before = min(lowest[name] for name in node.inputs)
+            # An average over everything weighs channels; it is no level.
+            lowest[node.name] = min(before, rates[node.name] or before)
+            if rates[node.name] in (lowest[node.name], 0.0):
+                down.append(node.name)
+        order = sorted({rates[name] for name in down} - {0.0}, reverse=True)
+        return {name: order.index(rates[name]) for name in down if rates[name]}
+
+    @property
+    def levels(self) -> int:
+        """Levels of the way down: one more than its halvings."""
+        return 1 + max(self._down.values(), default=0)
+
+    def level_layers(self, levels: int) -> list[nn.Module]:
+        """Return the layers of the uppermost levels of the way down."""
+        return [self.layer(name) for name, level in self._down.items() if level < levels]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; frozen levels stay in evaluation."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
+
+    def freeze_levels(self, levels: int) -> None:
+        """Keep the uppermost levels of the way down as they are, norm included.
+
+        Parameters
+        ----------
+        levels : int
+            How many levels, from the top; 0 frees all.
+
+        Raises
+        ------
+        SettingError
+            If the network has fewer levels.
+        """
+        if not 0 <= levels <= self.levels:
+            raise SettingError(
+                f"Cannot freeze {levels} levels: the network has {self.levels}. "
+                f"Choose 0 to {self.levels}."
+            )
+        self.requires_grad_(True)
+        self._frozen[:] = self.level_layers(levels)
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+        self.train(self.training)
+
+    @property
+    def _dims(self) -> int:
+        """Spatial axes."""
+        return self.architecture.spatial_dims
+
     def _check(self, x: torch.Tensor) -> None:
         """Refuse what the network cannot take, and say what it could."""
         shape = self.architecture
@@ -80,8 +244,18 @@ class GraphNet(nn.Module):
                 f"{shape.in_channels} channels and {shape.spatial_dims} spatial axes. "
                 "Choose the channels and axes that fit."
             )
+        sizes = [int(size) for size in x.shape[2:]]
         try:
-            for axis, size in enumerate(x.shape[2:]):
-                sizes_along(shape, axis, int(size))
-        except (TooSmall, DoNotFit):
-            raise TileSizeError(f"Tile {tuple(x.shape[2:])} px does not fit.") from None
+            for axis, size in enumerate(sizes):
+                sizes_along(shape, axis, size)
+        except (TooSmall, DoNotFit) as error:
+            raise TileSizeError(
+                f"Tile {times(sizes)} px does not fit the layers of the network (layer {error}). "
+                f"Choose a multiple of {self.stride} px more than {self.field.smallest}, e.g. "
+                f"{times([self.valid_input(size) for size in sizes])}."
+            ) from None
+
+
+def times(sizes: list[int]) -> str:
+    """Write sizes as people do."""
+    return " x ".join(str(size) for size in sizes)
