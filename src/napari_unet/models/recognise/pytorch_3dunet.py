@@ -1,0 +1,254 @@
+"""The networks of wolny/pytorch-3dunet: UNet2D, UNet3D, ResidualUNet3D and ResidualUNetSE3D.
+
+The library spells the layers of a convolution with letters: ``gcr`` is group norm, convolution,
+ReLU. A norm before the convolution has as many channels as that reads, one behind it as many as
+it gives; where these are equal everywhere, as in residual networks, the order of the file tells.
+The letter of the activation is not in the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from napari_unet.models.found import Found
+from napari_unet.models.recognise.builder import GraphBuilder
+from napari_unet.models.recognise.layers import Layers
+from napari_unet.network.graph import IMAGE
+from napari_unet.settings import Normalization
+
+if TYPE_CHECKING:
+    from napari_unet.network.graph import ActivationKind
+
+FAMILY = "a network of pytorch-3dunet"
+_GROUPS = 8
+_NORMS = ("groupnorm", "batchnorm")
+_LETTERS: dict[str, tuple[ActivationKind, float, str]] = {
+    "r": ("relu", 0.0, "ReLU"),
+    "l": ("leaky_relu", 0.01, "LeakyReLU with slope 0.01"),
+    "L": ("leaky_relu", 0.1, "LeakyReLU with slope 0.1"),  # of the versions before 2024
+    "e": ("elu", 1.0, "ELU"),
+}
+_AFTER_RESIDUAL = 0.1  # slope of LeakyReLU behind the sum, whatever it is elsewhere
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The layers of a convolution, spelt as the library does, ``n`` for a norm."""
+
+    letters: str
+
+    @property
+    def activation(self) -> str:
+        """The letter of the activation."""
+        return next(letter for letter in self.letters if letter in _LETTERS)
+
+    @property
+    def linear(self) -> _Order:
+        """The same without an activation."""
+        return _Order("".join(letter for letter in self.letters if letter not in _LETTERS))
+
+
+def recognise_pytorch_3dunet(layers: Layers) -> list[Found] | None:
+    """Recognise a network of pytorch-3dunet.
+
+    Parameters
+    ----------
+    layers : Layers
+        What the file holds.
+
+    Returns
+    -------
+    list of Found or None
+        The likeliest order of layers first; None if the names are not those of this library.
+
+    Raises
+    ------
+    ModelError
+        If they are, but tensors are missing, left over or of another shape.
+    """
+    block = r"encoders\.0\.basic_module\.(SingleConv1|conv1|conv2)\."
+    if not layers.has_keys(block, r"decoders\.0\.", r"final_conv\."):
+        return None
+    layers = _with_kernels(layers)
+    found = []
+    for order in _orders(layers):
+        builder = GraphBuilder(layers, FAMILY, _first(layers))
+        _wire(builder, order)
+        found.append(
+            Found(
+                architecture=builder.graph(),
+                tensors=builder.tensors,
+                card={"normalization": Normalization(kind="mean-std"), "activation": "sigmoid"},
+                assumed=_assumed(layers, order),
+                title=_title(order),
+            )
+        )
+    return found
+
+
+def _with_kernels(layers: Layers) -> Layers:
+    """Write the fully connected layers of squeeze and excitation as convolutions of one pixel."""
+    axes = layers[_first(layers)].weight.ndim - 2
+    return Layers(
+        {
+            key: tensor.reshape(*tensor.shape, *(1,) * axes)
+            if key.endswith((".fc1.weight", ".fc2.weight")) and tensor.ndim == 2
+            else tensor
+            for key, tensor in layers.tensors.items()
+        }
+    )
+
+
+def _first(layers: Layers) -> str:
+    """Name the convolution that reads the image."""
+    start = "encoders.0.basic_module."
+    names = ("SingleConv1.conv", "conv1", "conv1.conv", "conv2.conv")
+    return start + next((name for name in names if start + name in layers), names[0])
+
+
+def _orders(layers: Layers) -> list[_Order]:
+    """List the orders of layers that fit, the likeliest first."""
+    where = _norm_place(layers)
+    residual = f"{_first(layers)}".rpartition("SingleConv")[1] == ""
+    if where is None:
+        spelt = ["cr", "cl", "cL", "ce"]
+    elif where == "before":
+        spelt = ["ncr", "ncl", "ncL", "nce"]
+    else:
+        spelt = ["cne", "cnr", "cnl", "cne"] if residual else ["cnr", "crn", "cnl", "cnL", "cne"]
+    return [_Order(letters) for letters in dict.fromkeys(spelt)]
+
+
+def _norm_place(layers: Layers) -> Literal["before", "behind"] | None:
+    """Tell on which side of the convolution norms stand; None: there are none."""
+    names = [layer.name for layer in layers]
+    norms = [name for name in names if name.rpartition(".")[2] in _NORMS]
+    for norm in norms:
+        convolution = f"{norm.rpartition('.')[0]}.conv"
+        if convolution in layers and len({*layers[convolution].sizes}) > 1:
+            read = layers[convolution].sizes[1]
+            return "before" if layers[norm].channels == read else "behind"
+    if not norms:
+        return None
+    keys = list(layers.tensors)
+    if keys == sorted(keys):
+        return "before" if "groupnorm" in norms[0] else "behind"
+    convolution = f"{norms[0].rpartition('.')[0]}.conv"
+    return "before" if names.index(norms[0]) < names.index(convolution) else "behind"
+
+
+def _title(order: _Order) -> str:
+    """Tell an order from the others."""
+    name = _LETTERS[order.activation][2]
+    return f"{name} before the norm" if order.letters == "crn" else name
+
+
+def _assumed(layers: Layers, order: _Order) -> dict[str, str]:
+    """Say what is taken for granted."""
+    said = {
+        "activation of the layers": f"{_title(order)}: the weights do not tell.",
+        "activation": (
+            "Sigmoid, the library's default for its answer; it may as well be softmax, if "
+            "classes exclude each other."
+        ),
+        "normalization": "Zero mean and unit variance, customary with this library.",
+        "pooling": "The largest of 2 pixels along each axis, the library's default.",
+    }
+    if any(layer.name.endswith("groupnorm") for layer in layers):
+        said["norm"] = (
+            f"{_GROUPS} groups of channels, the library's default; one if there are fewer."
+        )
+    return said
+
+
+def _wire(builder: GraphBuilder, order: _Order) -> None:
+    """Add all layers."""
+    node, skips, level = IMAGE, [], 0
+    while level == 0 or _has_block(builder, f"encoders.{level}.basic_module"):
+        node = builder.pooling(node) if level else node
+        node = _block(builder, f"encoders.{level}.basic_module", node, order)
+        skips.append(node)
+        level += 1
+    skips.pop()
+    for up in range(len(skips)):
+        node = _join(builder, f"decoders.{up}", node, skips.pop())
+        node = _block(builder, f"decoders.{up}.basic_module", node, order)
+    builder.convolution("final_conv", node)
+
+
+def _has_block(builder: GraphBuilder, name: str) -> bool:
+    """Say whether there is a block of that name."""
+    return builder.has(f"{name}.SingleConv1.conv") or builder.has(f"{name}.conv2.conv")
+
+
+def _join(builder: GraphBuilder, name: str, reads: str, skip: str) -> str:
+    """Enlarge to the size of the skip; add it, or put it in front if there are channels for both."""
+    up = f"{name}.upsampling.upsample"
+    if builder.has(f"{up}.conv_transposed"):
+        # The transposed convolution leaves one pixel out, which resizing then repeats.
+        node = _spread(builder, f"{up}.conv_transposed", reads, missing=1)
+        node = builder.resize(node, mode="nearest", like=skip)
+    elif builder.has(up):
+        node = _spread(builder, up, reads, missing=0)
+    else:
+        node = builder.resize(reads, mode="nearest", like=skip)
+    block = f"{name}.basic_module"
+    if builder.has(f"{block}.SingleConv1.conv"):
+        return builder.concatenate(skip, node)
+    return builder.join("add", skip, node)
+
+
+def _spread(builder: GraphBuilder, name: str, reads: str, *, missing: int) -> str:
+    """Add a transposed convolution that doubles the size, but for the pixels missing."""
+    kernel = builder.layer(name, "transposed convolution").kernel
+    crop = tuple((1, size - 3 + missing) for size in kernel)
+    return builder.transposed(name, reads, stride=2, crop=crop)
+
+
+def _block(builder: GraphBuilder, name: str, reads: str, order: _Order) -> str:
+    """Add two convolutions, or a residual block."""
+    if builder.has(f"{name}.SingleConv1.conv"):
+        node = _single(builder, f"{name}.SingleConv1", reads, order)
+        return _single(builder, f"{name}.SingleConv2", node, order)
+    if builder.has(f"{name}.conv1.conv"):
+        reads = _single(builder, f"{name}.conv1", reads, order)
+    elif builder.has(f"{name}.conv1"):
+        reads = builder.convolution(f"{name}.conv1", reads)
+    node = _single(builder, f"{name}.conv2", reads, order)
+    node = builder.join("add", _single(builder, f"{name}.conv3", node, order.linear), reads)
+    kind, slope, _ = _LETTERS[order.activation]
+    node = builder.activation(kind, node, _AFTER_RESIDUAL if kind == "leaky_relu" else slope)
+    return _excite(builder, f"{name}.se_module", node)
+
+
+def _single(builder: GraphBuilder, name: str, reads: str, order: _Order) -> str:
+    """Add a convolution with its norm and activation, in the order that is spelt."""
+    node = reads
+    for letter in order.letters:
+        if letter == "c":
+            node = builder.convolution(f"{name}.conv", node)
+        elif letter == "n":
+            kind = next((norm for norm in _NORMS if builder.has(f"{name}.{norm}")), _NORMS[0])
+            groups = _GROUPS if builder.channels(node) >= _GROUPS else 1
+            node = builder.norm(f"{name}.{kind}", node, affine="group", groups=groups)
+        else:
+            kind_, slope, _ = _LETTERS[letter]
+            node = builder.activation(kind_, node, slope)
+    return node
+
+
+def _excite(builder: GraphBuilder, name: str, reads: str) -> str:
+    """Weight channels, pixels or the stronger of both, if the file has such attention."""
+    both = builder.has(f"{name}.cSE.fc1")
+    channels = f"{name}.cSE" if both else name
+    pixels = f"{name}.sSE" if both else name
+    parts = []
+    if builder.has(f"{channels}.fc1"):
+        squeezed = builder.convolution(f"{channels}.fc1", builder.global_average(reads))
+        squeezed = builder.convolution(f"{channels}.fc2", builder.activation("relu", squeezed))
+        parts.append(builder.join("multiply", reads, builder.activation("sigmoid", squeezed)))
+    if builder.has(f"{pixels}.conv"):
+        gate = builder.activation("sigmoid", builder.convolution(f"{pixels}.conv", reads))
+        parts.append(builder.join("multiply", reads, gate))
+    return builder.join("maximum", *parts) if len(parts) > 1 else parts[0] if parts else reads

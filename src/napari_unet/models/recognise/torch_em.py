@@ -1,0 +1,120 @@
+"""The UNet2d, UNet3d and AnisotropicUNet of torch-em, much used for models of bioimage.io.
+
+A norm stands before each convolution; the usual one, instance norm, leaves no tensors, but the
+convolutions are then the second and fifth layer of a block instead of the first and third.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_unet.models.found import Found
+from napari_unet.models.recognise.builder import GraphBuilder
+from napari_unet.network.graph import IMAGE
+from napari_unet.settings import Normalization
+
+if TYPE_CHECKING:
+    from napari_unet.models.recognise.layers import Layers
+
+FAMILY = "a UNet of torch-em"
+HALVED = "answer at half the size"
+"""Title of the reading as a ResizeUNet, whose answer has every other pixel."""
+
+_MOST_GROUPS = 32
+_WITH_NORMS = (1, 4)
+_WITHOUT_NORMS = (0, 2)
+
+
+def recognise_torch_em(layers: Layers) -> list[Found] | None:
+    """Recognise a UNet of torch-em.
+
+    Parameters
+    ----------
+    layers : Layers
+        What the file holds.
+
+    Returns
+    -------
+    list of Found or None
+        As it is usually used; then, with the title :data:`HALVED`, in planes, the variant that
+        gives every other pixel. None if the names are not those of this library.
+
+    Raises
+    ------
+    ModelError
+        If they are, but tensors are missing, left over or of another shape.
+    """
+    if not layers.has_keys(r"encoder\.blocks\.0\.block\.[01]\.", r"base\.block\.", r"decoder\."):
+        return None
+    found = []
+    for halved in (False, True):
+        places = _WITH_NORMS if "encoder.blocks.0.block.4" in layers else _WITHOUT_NORMS
+        builder = GraphBuilder(layers, FAMILY, f"encoder.blocks.0.block.{places[0]}")
+        _wire(builder, places)
+        if halved:
+            builder.resize(builder.nodes[-1].name, mode="nearest", scale=0.5)
+        found.append(
+            Found(
+                architecture=builder.graph(ignored=("out_conv.",)),
+                tensors=builder.tensors,
+                card={"normalization": Normalization(kind="mean-std")},
+                assumed=_assumed(layers, halved=halved),
+                title=HALVED if halved else "answer at full size",
+            )
+        )
+    return found
+
+
+def _assumed(layers: Layers, *, halved: bool) -> dict[str, str]:
+    """Say what is taken for granted."""
+    said = {
+        "normalization": "Zero mean and unit variance, customary with this library.",
+        "size of the answer": (
+            "Every other pixel, as a ResizeUNet gives it; the weights do not tell."
+            if halved
+            else "That of the image; a ResizeUNet has the same weights and gives half of it."
+        ),
+    }
+    norms = layers.of_kind("norm")
+    if "encoder.blocks.0.block.4" in layers and not norms:
+        said["norm"] = "Instance norm, the library's default; it has no weights."
+    elif any(not norm.has_statistics for norm in norms):
+        said["norm"] = "Group norm, the only one of this library with weights alone."
+    return said
+
+
+def _wire(builder: GraphBuilder, places: tuple[int, int]) -> None:
+    """Add all layers."""
+    node, skips, factors = IMAGE, [], []
+    while builder.has(f"encoder.blocks.{len(skips)}.block.{places[0]}"):
+        name = f"encoder.blocks.{len(skips)}.block"
+        node = _block(builder, name, node, places)
+        kernel = builder.layer(f"{name}.{places[0]}", "convolution").kernel
+        # Levels that leave an axis at its size have kernels of 1 along it.
+        factors.append(tuple(1 if 1 == size < max(kernel) else 2 for size in kernel))
+        skips.append(node)
+        node = builder.pooling(node, kernel=factors[-1])
+    node = _block(builder, "base.block", node, places)
+    for level, factor in enumerate(reversed(factors)):
+        node = builder.resize(node, mode="linear", scale=tuple(map(float, factor)))
+        node = builder.convolution(f"decoder.samplers.{level}.conv", node)
+        node = builder.concatenate(node, skips.pop())
+        node = _block(builder, f"decoder.blocks.{level}.block", node, places)
+    last = f"out_conv.{len(factors) - 1}"  # where each level gives an answer, the uppermost's
+    for head in ("out_conv", last):
+        if builder.has(head):
+            builder.convolution(head, node)
+            return
+
+
+def _block(builder: GraphBuilder, name: str, reads: str, places: tuple[int, int]) -> str:
+    """Add two convolutions with a ReLU behind and, maybe, a norm before them."""
+    node = reads
+    for place in places:
+        if places == _WITH_NORMS:
+            groups = min(_MOST_GROUPS, builder.channels(node))
+            node = builder.norm(
+                f"{name}.{place - 1}", node, affine="group", groups=groups, bare="instance"
+            )
+        node = builder.activation("relu", builder.convolution(f"{name}.{place}", node))
+    return node

@@ -1,0 +1,68 @@
+"""Compare a network that was recognised with the one whose weights were read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from napari_unet.network.graph_net import GraphNet
+
+if TYPE_CHECKING:
+    from napari_unet.models.found import Found
+
+TOLERANCE = 1e-9
+"""In float64, relative to the largest value: what is wired otherwise differs far more."""
+
+
+def shaken(net: nn.Module, seed: int) -> nn.Module:
+    """Give a network weights and statistics of which each counts, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    net = net.double().eval()
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            if tensor.ndim > 1:
+                share = tensor[0].numel() ** -0.5
+                drawn = 1.5 * share * torch.randn(tensor.shape, generator=generator)
+            elif name.endswith("weight") or name.endswith("running_var"):
+                drawn = 0.5 + torch.rand(tensor.shape, generator=generator)
+            else:
+                drawn = 0.3 * torch.randn(tensor.shape, generator=generator)
+            tensor.copy_(drawn)
+    return net
+
+
+def built(found: Found) -> nn.Module:
+    """Build what was recognised, with all of its tensors and no other."""
+    net = GraphNet(found.architecture)
+    dtype = next(iter(found.tensors.values())).dtype
+    net.load_state_dict(found.tensors, strict=True)
+    net = net.to(dtype)
+    net.load_state_dict(found.tensors, strict=True)
+    return net.eval()
+
+
+def difference(found: Found, net: nn.Module, image: torch.Tensor) -> float:
+    """Largest difference between what was recognised and the original, per largest value."""
+    with torch.no_grad():
+        expected, ours = net(image), built(found)(image)
+    if ours.shape != expected.shape:
+        return float("inf")
+    scale = float(expected.abs().max())
+    assert float(expected.std()) > 1e-3 * scale > 0, "the original gives the same everywhere"
+    return float((ours - expected).abs().max()) / scale
+
+
+def is_same(found: Found, net: nn.Module, image: torch.Tensor) -> bool:
+    """Say whether what was recognised computes what the original does."""
+    return difference(found, net, image) < TOLERANCE
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return an image of noise with a shade, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return image + torch.linspace(-1, 1, shape[-1], dtype=torch.float64)
