@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from napari_unet.arrays.metrics import evaluate
     from napari_unet.files.images import read_image
     from napari_unet.files.masks import export_labels
-    from napari_unet.models.model import Model, load_model, save_model
+    from napari_unet.models.model import Model, save_model
+    from napari_unet.models.opening import load_model, open_weights
     from napari_unet.runs.finetune import finetune
     from napari_unet.runs.predict import predict, segment
     from napari_unet.runs.samples import Sample
@@ -32,6 +33,7 @@ __all__ = [
     "export_labels",
     "finetune",
     "load_model",
+    "open_weights",
     "predict",
     "read_image",
     "save_model",
@@ -48,7 +50,8 @@ _HOMES = {
     "evaluate": "napari_unet.arrays.metrics",
     "export_labels": "napari_unet.files.masks",
     "finetune": "napari_unet.runs.finetune",
-    "load_model": "napari_unet.models.model",
+    "load_model": "napari_unet.models.opening",
+    "open_weights": "napari_unet.models.opening",
     "predict": "napari_unet.runs.predict",
     "read_image": "napari_unet.files.images",
     "save_model": "napari_unet.models.model",

@@ -25,7 +25,8 @@ SHOWN = ("ap50", "f1", "iou", "missed", "spurious", "merged", "split")
 
 def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Fine-tune a model and save it, if it is better or nobody could tell, or if told to."""
-    from napari_unet.models.model import Model, load_model, save_model
+    from napari_unet.models.model import Model, save_model
+    from napari_unet.models.opening import load_model
     from napari_unet.runs.finetune import finetune_steps
     from napari_unet.runs.progress import drive
     from napari_unet.runs.report import write_report

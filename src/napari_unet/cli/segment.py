@@ -32,7 +32,7 @@ FIRST_SUFFIX = {name: endings[0] for name, endings in SUFFIXES.items()}
 
 def run_segment(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Segment images and write their masks."""
-    from napari_unet.models.model import load_model
+    from napari_unet.models.opening import load_model
 
     model = load_model(options.model)
     settings = segment_settings(options, model.card)

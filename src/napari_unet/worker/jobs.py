@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -18,10 +19,12 @@ from napari_unet.arrays import metrics
 from napari_unet.arrays.axes import Planes, plan_planes
 from napari_unet.arrays.instances import find_instances
 from napari_unet.arrays.uncertainty import most_uncertain
-from napari_unet.errors import WorkerError
+from napari_unet.errors import Cancelled, UnetError, WorkerError
 from napari_unet.models.card import FOREGROUND
-from napari_unet.models.library import find_model
-from napari_unet.models.model import Model, load_model, save_in_library, save_model
+from napari_unet.models.formats import OWN, sniff
+from napari_unet.models.library import is_own_file, remember_model, rename_model
+from napari_unet.models.model import Model, save_in_library, save_model
+from napari_unet.models.opening import choose, find_weights, read_weights
 from napari_unet.network.allocator import return_memory
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs.background import Background
@@ -45,14 +48,16 @@ from napari_unet.worker.protocol import as_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from napari_unet.models.card import Card
+    from napari_unet.models.opening import Reading
     from napari_unet.worker.__main__ import Call
     from napari_unet.worker.protocol import Array
 
 R = TypeVar("R")
 Values = dict[str, Any]
+ModelKey = tuple[Path, int, int, int]
+"""File, reading, time of the last change, size."""
 
 MODELS_KEPT = 3
 LIVE_TILE_PX = 848
@@ -65,22 +70,30 @@ class _Models:
     """The models used last, each loaded once as long as its file stays the same."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[Path, int, int], Model] = {}
+        self._loaded: dict[ModelKey, tuple[Model, list[str]]] = {}
 
-    def key(self, name_or_path: str) -> tuple[Path, int, int]:
+    def key(self, name_or_path: str) -> ModelKey:
         """Return what changes with the file of a model."""
-        path = find_model(name_or_path).resolve()
+        path, reading = find_weights(name_or_path)
         stat = path.stat()
-        return path, stat.st_mtime_ns, stat.st_size
+        return path.resolve(), reading, stat.st_mtime_ns, stat.st_size
 
     def get(self, name_or_path: str) -> Model:
         """Return a model, from memory if it is there."""
+        return self.get_with_titles(name_or_path)[0]
+
+    def get_with_titles(self, name_or_path: str) -> tuple[Model, list[str]]:
+        """Return a model and the titles of all readings of its file."""
         key = self.key(name_or_path)
-        model = self._loaded.pop(key, None) or load_model(key[0])
-        self._loaded[key] = model
+        kept = self._loaded.pop(key, None)
+        if kept is None:
+            readings = read_weights(key[0])
+            chosen = choose(key[0], readings, key[1])
+            kept = chosen.load(), [reading.title for reading in readings]
+        self._loaded[key] = kept
         while len(self._loaded) > MODELS_KEPT:
             self._loaded.pop(next(iter(self._loaded)))
-        return model
+        return kept
 
 
 _models = _Models()
@@ -150,12 +163,17 @@ def tidy() -> None:
 
 
 def load(call: Call, *, model: str) -> Job[Values]:
-    """Load a model and tell what a person wants to know about it."""
-    loaded = yield from _in_background(_models.get, model)
+    """Load a model of any format and tell what a person wants to know about it."""
+    loaded, titles = yield from _in_background(_models.get_with_titles, model)
+    path, reading, _, size = _models.key(model)
+    remember_model(path, reading)
     net = loaded.net
     return {
         "card": loaded.card,
-        "path": find_model(model).resolve(),
+        "path": path,
+        "bytes": size if path.is_file() else None,
+        "readings": titles,
+        "reading": reading,
         "stride": net.stride,
         "halo": net.halo,
         "exact": net.exact,
@@ -163,6 +181,53 @@ def load(call: Call, *, model: str) -> Job[Values]:
         "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
         "device": describe_device(choose_device("auto")),
     }
+
+
+def try_models(
+    call: Call, *, model: str, axes: str, settings: Values, trials: list[Values]
+) -> Job[Values]:
+    """Run a small image through several readings of a file, or through changed cards.
+
+    Each trial has a ``reading`` and, as ``card``, the fields to change; one that cannot be run
+    has its sentence in ``problems`` instead of an array.
+    """
+    path, _, _, _ = _models.key(model)
+    readings = yield from _in_background(read_weights, path)
+    chosen = checked(SegmentSettings, settings)
+    image = call.arrays["image"]
+    values: Values = {"problems": {}, "cards": {}}
+    for number, trial in enumerate(trials):
+        try:
+            loaded = yield from _in_background(_tried, path, readings, trial)
+            planes = plan_planes(image.shape, axes, loaded.card.architecture.spatial_dims)
+            shape = (loaded.card.architecture.classes, *planes.out_shape)
+            probability = np.zeros(shape, np.float32)
+            yield from predict_steps(loaded, image, axes, chosen, probability)
+        except UnetError as error:
+            if isinstance(error, Cancelled):
+                raise
+            values["problems"][str(number)] = str(error)
+        else:
+            values["cards"][str(number)] = loaded.card
+            values[f"probability_{number}"] = probability
+        yield TileDone(number + 1, len(trials))
+    return values
+
+
+def edit_card(call: Call, *, model: str, card: Values) -> Job[Values]:
+    """Save a model with a changed card: in its place if it is the person's own, else as theirs."""
+    loaded = yield from _in_background(_models.get, model)
+    path, _, _, _ = _models.key(model)
+    changed = {key for key, value in card.items() if getattr(loaded.card, key) != value}
+    assumed = {key: text for key, text in loaded.card.assumed.items() if key not in changed}
+    edited = Model(loaded.net, loaded.card.replace(**card, assumed=assumed))
+    if is_own_file(path) and sniff(path) is OWN:
+        if edited.card.name != loaded.card.name:
+            path = rename_model(path, edited.card.name)
+        target = yield from _in_background(save_model, edited, path)
+    else:
+        target = yield from _in_background(save_in_library, edited)
+    return (yield from load(call, model=str(target)))
 
 
 def segment(
@@ -267,10 +332,15 @@ def finetune(
     }
 
 
-def save(call: Call, *, model: str, destination: str | None = None) -> Job[Values]:
-    """Save a model as a file; without a destination in the person's own folder."""
+def save(
+    call: Call, *, model: str, destination: str | None = None, format: str = "safetensors"
+) -> Job[Values]:
+    """Save a model as a file of some format; without a destination in the person's own folder."""
     loaded = yield from _in_background(_models.get, model)
-    path = save_model(loaded, destination) if destination else save_in_library(loaded)
+    if destination is None:
+        path = yield from _in_background(save_in_library, loaded)
+    else:
+        path = yield from _in_background(_export, loaded, destination, format)
     return {"path": path}
 
 
@@ -288,8 +358,26 @@ JOBS: dict[str, Callable[..., Job[Values]]] = {
     "uncertain": uncertain,
     "finetune": finetune,
     "save_model": save,
+    "edit_card": edit_card,
+    "try_models": try_models,
     "evaluate": evaluate,
 }
+
+
+def _export(model: Model, destination: str, format: str) -> Path:
+    """Write a model; the libraries of other formats are imported only when they are needed."""
+    if format == "safetensors":
+        return save_model(model, destination)
+    from napari_unet.models.export import export_model
+
+    return export_model(model, destination, format)
+
+
+def _tried(path: Path, readings: list[Reading], trial: Values) -> Model:
+    """Build the model of one trial."""
+    loaded = choose(path, readings, int(trial.get("reading", 0))).load()
+    changes = trial.get("card") or {}
+    return Model(loaded.net, loaded.card.replace(**changes)) if changes else loaded
 
 
 class _Count:
