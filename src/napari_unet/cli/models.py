@@ -6,12 +6,14 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.models import library
+from napari_unet.models.description import describe, measure
 
 if TYPE_CHECKING:
     import argparse
 
     from napari_unet.cli.output import Console
-    from napari_unet.models.card import Card
+    from napari_unet.models.library import Entry
+    from napari_unet.models.opening import Reading
 
 _NAME_CHARACTERS = 27
 _LINE_CHARACTERS = 72
@@ -26,7 +28,7 @@ def run_models(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             [
                 ("NAME", "FROM", "SIZE", "SEGMENTS"),
                 *(
-                    (entry.name, entry.origin, _megabytes(entry.path), entry.card.segments)
+                    (entry.name, entry.origin, _megabytes(entry.path), _segments(entry))
                     for entry in entries
                 ),
             ]
@@ -38,7 +40,13 @@ def run_models(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.say(f"\nYour own models are in {library.user_folder()}")
     return {
         "models": [
-            {"name": entry.name, "origin": entry.origin, "path": entry.path, "card": entry.card}
+            {
+                "name": entry.name,
+                "origin": entry.origin,
+                "path": entry.path,
+                "format": entry.format.text,
+                "card": entry.card,
+            }
             for entry in entries
         ],
         "damaged": [{"path": path, "reason": reason} for path, reason in damaged],
@@ -47,58 +55,41 @@ def run_models(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def run_info(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Show the card of a model."""
-    path = library.find_model(options.model)
-    card = library.read_card(path)
-    for name, value in (*_rows(card), ("file", f"{path} ({_megabytes(path)})")):
+    """Show the card of a model of any format, and in which ways its file can be read."""
+    from napari_unet.models.opening import choose, find_weights, read_weights
+
+    path, number = find_weights(options.model)
+    readings = read_weights(path)
+    model = choose(path, readings, number).load()
+    facts = measure(model)
+    facts["sha256"] = None if path.is_dir() else library.checksum(path)
+    rows = [*describe(model.card, facts), ("file", f"{path} ({_megabytes(path)})")]
+    if len(readings) > 1:
+        rows += [(f"reading {at}", _title(path, at, one)) for at, one in enumerate(readings, 1)]
+    for name, value in rows:
         start = name.ljust(_NAME_CHARACTERS - 1) + " "
         text = textwrap.fill(value, _LINE_CHARACTERS, break_long_words=False)
         console.say(start + textwrap.indent(text, " " * len(start)).lstrip())
-    return {"path": path, "bytes": path.stat().st_size, "card": card}
+    return {
+        "path": path,
+        "bytes": None if path.is_dir() else path.stat().st_size,
+        **facts,
+        "reading": number + 1,
+        "readings": [one.title for one in readings],
+        "card": model.card,
+    }
 
 
-def _rows(card: Card) -> list[tuple[str, str]]:
-    """Say the card of a model in lines."""
-    net = card.architecture
-    levels = "-".join(map(str, net.widths))
-    rows = [
-        ("name", card.name),
-        ("segments", card.segments),
-        ("input", ", ".join(card.input_channels)),
-        ("grey values", _normalisation(card)),
-        ("output", f"{', '.join(card.outputs)} ({card.activation}), {card.labels} labels"),
-        ("network", f"U-Net {net.spatial_dims}D, {levels}, preset {net.preset or 'none'}"),
-        ("object size", _with_unit(card.object_size_px, "px")),
-        ("pixel size", _with_unit(card.pixel_size_um, "um")),
-        ("trained on", card.training_data),
-        ("licence", card.licence),
-        ("made from", card.parent or "random weights"),
-        ("made on", card.created or "unknown"),
-    ]
-    rows += [(f"score {name}", _score(value)) for name, value in card.scores.items()]
-    return rows
+def _title(path: Any, number: int, reading: Reading) -> str:
+    """Say how a reading differs and how it is asked for."""
+    return f"{reading.title} (ask for it with {path.name}#{number})"
 
 
-def _normalisation(card: Card) -> str:
-    """Say how grey values are scaled."""
-    how = card.normalization
-    if how.kind == "percentile":
-        return f"percentiles {how.low:g} to {how.high:g} become 0 to 1"
-    if how.kind == "divide":
-        return f"divided by {how.divisor:g}"
-    return how.kind
-
-
-def _score(value: float) -> str:
-    """Say a score with three digits, a count as it is."""
-    return f"{value:.0f}" if value > 1 else f"{value:.3f}"
-
-
-def _with_unit(value: float | None, unit: str) -> str:
-    """Say a size."""
-    return "unknown" if value is None else f"{value:g} {unit}"
+def _segments(entry: Entry) -> str:
+    """Say what a model labels; of weights from elsewhere what they are."""
+    return entry.format.text if entry.card is None else entry.card.segments
 
 
 def _megabytes(path: Any) -> str:
     """Say the size of a file."""
-    return f"{path.stat().st_size / 1e6:.1f} MB"
+    return "folder" if path.is_dir() else f"{path.stat().st_size / 1e6:.1f} MB"

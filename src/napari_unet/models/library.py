@@ -12,6 +12,7 @@ A model is named by its file, or by a name of the list. Where a file can be read
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -42,6 +43,7 @@ _BUNDLED = Path(__file__).parent.parent / "resources"
 _RECENT_FILE = "recent.json"
 _MOST_RECENT = 12
 _MOST_READINGS = 99
+_AT_ONCE = 1 << 20
 _LONGEST_NAME = 80
 _NOT_IN_FILE_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')
 
@@ -427,6 +429,26 @@ def refuse_foreign(path: Path) -> None:
     raise ModelError(
         f"{path.name} is {found.text}, not a model of this plugin. Open it with load_model."
     )
+
+
+def checksum(path: Path) -> str:
+    """Digest a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_AT_ONCE):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def damaged(path: Path, reason: object) -> str:

@@ -11,7 +11,6 @@ file is opened whole or refused: each tensor must be there, of the right shape, 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_unet.errors import ModelError, UnetError, shortened
 from napari_unet.models.card import FOREGROUND, Card
 from napari_unet.models.formats import OWN, Format, refusal, sniff
-from napari_unet.models.library import find_reading
+from napari_unet.models.library import checksum, find_reading
 from napari_unet.models.model import Model, assemble
 from napari_unet.models.model import load_model as load_own
 from napari_unet.network.devices import is_out_of_memory
@@ -43,7 +42,6 @@ _READERS = {
     "bioimageio": ("bioimageio", "read_bioimageio"),
 }
 _NICKNAME = re.compile(r"[a-z]+(-[a-z]+)+(/[\w.]+)?|10\.\d{4,}/\S+")
-_AT_ONCE = 1 << 20
 
 _ASSUMED = {
     "activation": "The file does not say what turns the answer into probabilities.",
@@ -262,7 +260,7 @@ def _card(path: Path, origin: Format, found: Found) -> Card:
             assumed.setdefault(field, _sentence(field, value))
     known.setdefault("name", path.name if path.is_dir() else _plain_name(path))
     known.setdefault("source", f"{path.name}, {origin.text}")
-    known.setdefault("source_sha256", _checksum(path))
+    known.setdefault("source_sha256", None if path.is_dir() else checksum(path))
     return checked(Card, {**known, "architecture": shape, "assumed": assumed})
 
 
@@ -304,23 +302,15 @@ def _plain_name(path: Path) -> str:
     return re.sub(r"[_\s]+", " ", path.stem).strip() or "model"
 
 
-def _checksum(path: Path) -> str | None:
-    """Digest a file; a folder has no checksum of its own."""
-    if path.is_dir():
-        return None
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_AT_ONCE):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _explained(what: str, done: str, action: Callable[[], R]) -> R:
     """Call a part that meets what others wrote: whatever is wrong with it becomes a sentence."""
     try:
         return action()
-    except ModelError:
-        raise
+    except ModelError as error:
+        name = what.split(" is ", 1)[0]
+        if name in str(error):
+            raise
+        raise ModelError(f"{name}: {error}") from error
     except UnetError as error:
         raise ModelError(f"{what} cannot {done}: {error}") from error
     except MemoryError:

@@ -21,8 +21,9 @@ from napari_unet.arrays.instances import find_instances
 from napari_unet.arrays.uncertainty import most_uncertain
 from napari_unet.errors import Cancelled, UnetError, WorkerError
 from napari_unet.models.card import FOREGROUND
+from napari_unet.models.description import measure
 from napari_unet.models.formats import OWN, sniff
-from napari_unet.models.library import is_own_file, remember_model, rename_model
+from napari_unet.models.library import checksum, is_own_file, remember_model, rename_model
 from napari_unet.models.model import Model, save_in_library, save_model
 from napari_unet.models.opening import choose, find_weights, read_weights
 from napari_unet.network.allocator import return_memory
@@ -165,20 +166,16 @@ def tidy() -> None:
 def load(call: Call, *, model: str) -> Job[Values]:
     """Load a model of any format and tell what a person wants to know about it."""
     loaded, titles = yield from _in_background(_models.get_with_titles, model)
-    path, reading, _, size = _models.key(model)
+    path, reading, _, _ = _models.key(model)
     remember_model(path, reading)
-    net = loaded.net
+    sha256 = None if path.is_dir() else (yield from _in_background(checksum, path))
     return {
         "card": loaded.card,
         "path": path,
-        "bytes": size if path.is_file() else None,
+        "sha256": sha256,
         "readings": titles,
         "reading": reading,
-        "stride": net.stride,
-        "halo": net.halo,
-        "exact": net.exact,
-        "receptive_field": net.receptive_field,
-        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        **measure(loaded),
         "device": describe_device(choose_device("auto")),
     }
 
