@@ -30,22 +30,23 @@ SPREAD: dict[int, Callable[..., Tensor]] = {
 LARGEST: dict[int, Callable[..., Tensor]] = {2: functional.max_pool2d, 3: functional.max_pool3d}
 MEAN: dict[int, Callable[..., Tensor]] = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
 LINEAR_MODE = {2: "bilinear", 3: "trilinear"}
-POINTWISE: dict[str, Callable[[Tensor, g.Activation], Tensor]] = {
-    "relu": lambda x, _: functional.relu(x),
-    "leaky_relu": lambda x, node: functional.leaky_relu(x, node.slope),
-    "elu": lambda x, node: functional.elu(x, node.slope),
-    "selu": lambda x, _: functional.selu(x),
-    "gelu": lambda x, _: functional.gelu(x),
-    "silu": lambda x, _: functional.silu(x),
-    "mish": lambda x, _: functional.mish(x),
-    "softplus": lambda x, _: functional.softplus(x),
-    "hardswish": lambda x, _: functional.hardswish(x),
-    "hardsigmoid": lambda x, _: functional.hardsigmoid(x),
-    "relu6": lambda x, _: functional.relu6(x),
-    "sigmoid": lambda x, _: torch.sigmoid(x),
-    "tanh": lambda x, _: torch.tanh(x),
-    "softmax": lambda x, _: torch.softmax(x, dim=1),
+POINTWISE: dict[str, Callable[[Tensor, float, bool], Tensor]] = {
+    "relu": lambda x, _, inplace: functional.relu(x, inplace),
+    "leaky_relu": lambda x, slope, inplace: functional.leaky_relu(x, slope, inplace),
+    "elu": lambda x, slope, inplace: functional.elu(x, slope, inplace),
+    "selu": lambda x, _, inplace: functional.selu(x, inplace),
+    "gelu": lambda x, _, __: functional.gelu(x),
+    "silu": lambda x, _, inplace: functional.silu(x, inplace),
+    "mish": lambda x, _, inplace: functional.mish(x, inplace),
+    "softplus": lambda x, _, __: functional.softplus(x),
+    "hardswish": lambda x, _, inplace: functional.hardswish(x, inplace),
+    "hardsigmoid": lambda x, _, inplace: functional.hardsigmoid(x, inplace),
+    "relu6": lambda x, _, inplace: functional.relu6(x, inplace),
+    "sigmoid": lambda x, _, __: torch.sigmoid(x),
+    "tanh": lambda x, _, __: torch.tanh(x),
+    "softmax": lambda x, _, __: torch.softmax(x, dim=1),
 }
+"""What a kind of activation does to features, given its slope; perhaps in place."""
 
 
 class Layer(nn.Module):
@@ -157,6 +158,7 @@ class ActivationLayer(Layer):
 
     def __init__(self, node: g.Activation, dims: int) -> None:
         super().__init__(node, dims)
+        self.is_in_place = False
         if node.kind == "prelu":
             self.weight = nn.Parameter(torch.full((node.channels,), 0.25))
 
@@ -164,7 +166,7 @@ class ActivationLayer(Layer):
         """Apply it."""
         if self.node.kind == "prelu":
             return functional.prelu(inputs[0], self.weight)
-        return POINTWISE[self.node.kind](inputs[0], self.node)
+        return POINTWISE[self.node.kind](inputs[0], self.node.slope, self.is_in_place)
 
 
 class PoolingLayer(Layer):

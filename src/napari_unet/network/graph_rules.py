@@ -7,6 +7,7 @@ so what is said of a network that a stranger described costs nothing.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,16 @@ def rates_along(graph: Graph, axis: int) -> dict[str, Fraction]:
     return rates
 
 
+@dataclass(frozen=True)
+class Window:
+    """How a span of a node's result is computed, along one axis."""
+
+    reads: tuple[Span | None, ...]
+    """Pixels of each input, as far as there are such; None where all or none of it is needed."""
+    sides: tuple[int, int]
+    """What is padded before and after; of a layer that enlarges, what is cut off its result."""
+
+
 def node_reads(
     node: AnyNode, axis: int, span: Span, sizes: dict[str, int]
 ) -> tuple[Span | None, ...]:
@@ -166,6 +177,55 @@ def node_reads(
         size = sizes[node.name]
         return tuple(None if sizes[name] == 1 < size else span for name in node.inputs)
     return (None,) if isinstance(node, g.GlobalAverage) else (span,)
+
+
+def node_window(node: AnyNode, axis: int, span: Span, sizes: dict[str, int]) -> Window:
+    """Say how a span of a node's result is computed from pixels that are there.
+
+    Parameters
+    ----------
+    node : Node
+        One that does not measure the whole of its input.
+    axis : int
+        Spatial axis, counted from 0.
+    span : Span
+        Pixels of the node's result, none of them outside.
+    sizes : dict of str to int
+        Of all nodes along that axis, see :func:`sizes_along`.
+
+    Returns
+    -------
+    Window
+        What to cut out of the inputs, and the sides with which the layer is called.
+    """
+    wanted, *others = node_reads(node, axis, span, sizes)
+    if isinstance(node, g.Join) or wanted is None:
+        return Window((wanted, *others), (0, 0))
+    size = sizes[node.inputs[0]]
+    read, factor = wanted.clipped(size), _enlarges(node, axis)
+    mode = getattr(node, "padding_mode", None) or getattr(node, "mode", None)
+    if factor is not None:
+        # A part begins where its first pixel becomes a whole number of pixels.
+        read = read.widened(factor.denominator).clipped(size)
+        start = int(read.first * factor)
+        start -= sides_along(getattr(node, "crop", None), axis)[0]
+        stop = start + _size_after(node, axis, [read.last - read.first + 1])
+        stop += sum(sides_along(getattr(node, "crop", None), axis))
+        return Window((read, *others), (span.first - start, stop - 1 - span.last))
+    if mode == "reflect":
+        # What is mirrored must be there.
+        first = min(read.first, size - 1 - max(0, wanted.last - read.last))
+        read = Span(max(first, 0), max(read.last, min(read.first - wanted.first, size - 1)))
+    return Window((read, *others), (read.first - wanted.first, wanted.last - read.last))
+
+
+def _enlarges(node: AnyNode, axis: int) -> Fraction | None:
+    """Return how many times larger a node makes an axis, if that is what it does."""
+    if isinstance(node, g.TransposedConvolution):
+        return Fraction(node.stride[axis])
+    if isinstance(node, g.PixelShuffle):
+        return Fraction(node.factor)
+    return scale_along(node, axis) if isinstance(node, g.Resize) else None
 
 
 def _resize_reads(node: g.Resize, axis: int, span: Span, read: int, size: int) -> Span:
