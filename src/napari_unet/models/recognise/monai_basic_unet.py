@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.builder import GraphBuilder
 from napari_unet.models.recognise.monai_layers import (
     Unseen,
     assumptions,
@@ -13,14 +12,21 @@ from napari_unet.models.recognise.monai_layers import (
     look,
     readings,
 )
+from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 
 if TYPE_CHECKING:
     from napari_unet.models.recognise.layers import Layers
+    from napari_unet.network.graph import ActivationKind
 
 FAMILY = "a BasicUNet of MONAI"
 _USUAL = Unseen(activation="leaky_relu", slope=0.1)
-_OTHERS = (("relu", 0.0), ("leaky_relu", 0.01), ("elu", 1.0), ("gelu", 0.0))
+_OTHERS: tuple[tuple[ActivationKind, float], ...] = (
+    ("relu", 0.0),
+    ("leaky_relu", 0.01),
+    ("elu", 1.0),
+    ("gelu", 0.0),
+)
 
 
 def recognise_basic_unet(layers: Layers) -> list[Found] | None:
@@ -47,12 +53,12 @@ def recognise_basic_unet(layers: Layers) -> list[Found] | None:
     shown = look(layers)
     found = []
     for unseen in readings(shown, _USUAL, _OTHERS):
-        builder = GraphBuilder(layers, FAMILY, "conv_0.conv_0.conv")
-        _wire(builder, unseen)
+        wiring = Wiring(layers, FAMILY, "conv_0.conv_0.conv")
+        _wire(wiring, unseen)
         found.append(
             Found(
-                architecture=builder.graph(),
-                tensors=builder.tensors,
+                architecture=wiring.graph(),
+                tensors=wiring.tensors,
                 assumed=assumptions(shown, unseen, "BasicUNet"),
                 title=unseen.title,
             )
@@ -60,40 +66,40 @@ def recognise_basic_unet(layers: Layers) -> list[Found] | None:
     return found
 
 
-def _wire(builder: GraphBuilder, unseen: Unseen) -> None:
+def _wire(wiring: Wiring, unseen: Unseen) -> None:
     """Add all layers."""
-    node = _two(builder, "conv_0", IMAGE, unseen)
+    node = _two(wiring, "conv_0", IMAGE, unseen)
     skips, level = [node], 1
-    while builder.has(f"down_{level}.convs.conv_0.conv"):
-        node = _two(builder, f"down_{level}.convs", builder.pooling(node), unseen)
+    while wiring.has(f"down_{level}.convs.conv_0.conv"):
+        node = _two(wiring, f"down_{level}.convs", wiring.pooling(node), unseen)
         skips.append(node)
         level += 1
     skips.pop()
     interpolates = not (
-        builder.has("upcat_1.upsample.deconv")
-        or builder.has("upcat_1.upsample.pixelshuffle.conv_block")
+        wiring.has("upcat_1.upsample.deconv")
+        or wiring.has("upcat_1.upsample.pixelshuffle.conv_block")
     )
     for up in range(level - 1, 0, -1):
         skip = skips.pop()
-        node = _up(builder, f"upcat_{up}.upsample", node, interpolates=interpolates)
-        node = builder.fit(node, skip, "replicate")
-        node = _two(builder, f"upcat_{up}.convs", builder.concatenate(skip, node), unseen)
-    builder.convolution("final_conv", node)
+        node = _up(wiring, f"upcat_{up}.upsample", node, interpolates=interpolates)
+        node = wiring.fit(node, skip, "replicate")
+        node = _two(wiring, f"upcat_{up}.convs", wiring.concatenate(skip, node), unseen)
+    wiring.convolution("final_conv", node)
 
 
-def _two(builder: GraphBuilder, name: str, reads: str, unseen: Unseen) -> str:
+def _two(wiring: Wiring, name: str, reads: str, unseen: Unseen) -> str:
     """Add two convolutions."""
-    node = convolve(builder, f"{name}.conv_0", reads, unseen)
-    return convolve(builder, f"{name}.conv_1", node, unseen)
+    node = convolve(wiring, f"{name}.conv_0", reads, unseen)
+    return convolve(wiring, f"{name}.conv_1", node, unseen)
 
 
-def _up(builder: GraphBuilder, name: str, reads: str, *, interpolates: bool) -> str:
+def _up(wiring: Wiring, name: str, reads: str, *, interpolates: bool) -> str:
     """Double the size."""
     if interpolates:
-        if builder.has(f"{name}.preconv"):
-            reads = builder.convolution(f"{name}.preconv", reads)
-        return builder.resize(reads, mode="linear", scale=2.0, align_corners=True)
-    if builder.has(f"{name}.deconv"):
-        return builder.transposed(f"{name}.deconv", reads, stride=2)
-    node = builder.convolution(f"{name}.pixelshuffle.conv_block", reads)
-    return builder.mean_of_corner(builder.pixel_shuffle(node, 2))
+        if wiring.has(f"{name}.preconv"):
+            reads = wiring.convolution(f"{name}.preconv", reads)
+        return wiring.resize(reads, mode="linear", scale=2.0, align_corners=True)
+    if wiring.has(f"{name}.deconv"):
+        return wiring.transposed(f"{name}.deconv", reads, stride=2)
+    node = wiring.convolution(f"{name}.pixelshuffle.conv_block", reads)
+    return wiring.mean_of_corner(wiring.pixel_shuffle(node, 2))

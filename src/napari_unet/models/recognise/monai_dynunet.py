@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.builder import GraphBuilder
 from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.monai_layers import (
+    ALIKE,
     STRIDES,
     Unseen,
     activate,
@@ -20,14 +20,16 @@ from napari_unet.models.recognise.monai_layers import (
     normalise,
     readings,
 )
+from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 
 if TYPE_CHECKING:
-    from napari_unet.network.graph import Sides, Sizes
+    from napari_unet.network.graph import ActivationKind, Sides, Sizes
 
 FAMILY = "a DynUNet of MONAI"
 _USUAL = Unseen(activation="leaky_relu", slope=0.01)
-_OTHERS = (("relu", 0.0), ("elu", 1.0), ("gelu", 0.0))
+_OTHERS: tuple[tuple[ActivationKind, float], ...] = (("relu", 0.0), ("elu", 1.0), ("gelu", 0.0))
+_UP = "up"
 _NESTED = "skip_layers."
 _DEEPER = "next_layer."
 _TRAINING = ("deep_supervision_heads.",)
@@ -58,16 +60,16 @@ def recognise_dynunet(layers: Layers) -> list[Found] | None:
     shown = look(layers)
     found = []
     for unseen in readings(shown, _USUAL, _OTHERS):
-        builder = GraphBuilder(layers, FAMILY, "input_block.conv1.conv")
-        _wire(builder, unseen)
+        wiring = Wiring(layers, FAMILY, "input_block.conv1.conv")
+        _wire(wiring, unseen)
         assumed = assumptions(shown, unseen, "DynUNet")
         assumed[STRIDES] = (
             "The first block keeps the size, as nnU-Net has it; the other steps are in the file."
         )
         found.append(
             Found(
-                architecture=builder.graph(ignored=_TRAINING),
-                tensors=builder.tensors,
+                architecture=wiring.graph(ignored=_TRAINING),
+                tensors=wiring.tensors,
                 assumed=assumed,
                 title=unseen.title,
             )
@@ -99,57 +101,57 @@ def _outer_name(key: str, depth: int) -> str:
     return "" if part == "super_head" else f"bottleneck.{rest}"
 
 
-def _wire(builder: GraphBuilder, unseen: Unseen) -> None:
+def _wire(wiring: Wiring, unseen: Unseen) -> None:
     """Add all layers."""
     steps: list[Sizes] = []
-    while builder.has(f"upsamples.{len(steps)}.transp_conv.conv"):
-        layer = builder.layer(f"upsamples.{len(steps)}.transp_conv.conv", "transposed convolution")
-        steps.append(layer.kernel)
+    while wiring.has(f"upsamples.{len(steps)}.transp_conv.conv"):
+        name = f"upsamples.{len(steps)}.transp_conv.conv"
+        steps.append(wiring.kernel(name, "transposed convolution"))
     if not steps:
-        raise builder.misfit("upsamples.0.transp_conv.conv.weight is missing")
+        raise wiring.misfit("upsamples.0.transp_conv.conv.weight is missing")
     downs = [f"downsamples.{level}" for level in range(len(steps) - 1)]
-    residual = any(builder.has(f"{name}.conv3.conv") for name in ("input_block", *downs))
-    residual = residual or builder.has("bottleneck.conv3.conv")
+    residual = any(wiring.has(f"{name}.conv3.conv") for name in ("input_block", *downs))
+    residual = residual or wiring.has("bottleneck.conv3.conv")
     node = _block(
-        builder, "input_block", IMAGE, unseen, (1,) * builder.spatial_dims, residual=residual
+        wiring, "input_block", IMAGE, unseen, (1,) * wiring.spatial_dims, residual=residual
     )
     skips = [node]
     for name, step in zip((*downs, "bottleneck"), reversed(steps), strict=True):
-        node = _block(builder, name, node, unseen, step, residual=residual)
+        node = _block(wiring, name, node, unseen, step, residual=residual)
         skips.append(node)
     skips.pop()
     for level, step in enumerate(steps):
         name = f"upsamples.{level}"
-        up = builder.transposed(f"{name}.transp_conv.conv", node, stride=step)
-        joined = builder.concatenate(up, skips.pop())
+        up = wiring.transposed(f"{name}.transp_conv.conv", node, stride=step, bias=_UP)
+        joined = wiring.concatenate(up, skips.pop())
         node = _block(
-            builder, f"{name}.conv_block", joined, unseen, (1,) * len(step), residual=False
+            wiring, f"{name}.conv_block", joined, unseen, (1,) * len(step), residual=False
         )
-    builder.convolution("output_block.conv.conv", node)
+    wiring.convolution("output_block.conv.conv", node)
 
 
 def _block(
-    builder: GraphBuilder, name: str, reads: str, unseen: Unseen, stride: Sizes, *, residual: bool
+    wiring: Wiring, name: str, reads: str, unseen: Unseen, stride: Sizes, *, residual: bool
 ) -> str:
     """Add two convolutions, and what leads around them if it is a residual block."""
-    node = _convolve(builder, name, 1, reads, unseen, stride)
-    node = activate(builder, f"{name}.lrelu", node, unseen)
-    node = _convolve(builder, name, 2, node, unseen, (1,) * len(stride))
+    node = _convolve(wiring, name, 1, reads, unseen, stride)
+    node = activate(wiring, f"{name}.lrelu", node, unseen)
+    node = _convolve(wiring, name, 2, node, unseen, (1,) * len(stride))
     if residual:
         around = reads
-        if builder.has(f"{name}.conv3.conv"):
-            around = _convolve(builder, name, 3, reads, unseen, stride)
-        node = builder.join("add", node, around)
-    return activate(builder, f"{name}.lrelu", node, unseen)
+        if wiring.has(f"{name}.conv3.conv"):
+            around = _convolve(wiring, name, 3, reads, unseen, stride)
+        node = wiring.join("add", node, around)
+    return activate(wiring, f"{name}.lrelu", node, unseen)
 
 
 def _convolve(
-    builder: GraphBuilder, name: str, number: int, reads: str, unseen: Unseen, stride: Sizes
+    wiring: Wiring, name: str, number: int, reads: str, unseen: Unseen, stride: Sizes
 ) -> str:
     """Add a convolution, padded as DynUNet does, and its norm."""
     conv = f"{name}.conv{number}.conv"
-    kernel = builder.layer(conv, "convolution").kernel
+    kernel = wiring.kernel(conv)
     margins = [max(0, (size - step + 1) // 2) for size, step in zip(kernel, stride, strict=True)]
     padding: Sides = tuple((margin, margin) for margin in margins)
-    node = builder.convolution(conv, reads, stride=stride, padding=padding)
-    return normalise(builder, f"{name}.norm{number}", node, unseen)
+    node = wiring.convolution(conv, reads, stride=stride, padding=padding, bias=ALIKE)
+    return normalise(wiring, f"{name}.norm{number}", node, unseen)

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_unet.models.recognise.builder import GraphBuilder
     from napari_unet.models.recognise.layers import Layers
+    from napari_unet.models.recognise.wiring import Wiring
     from napari_unet.network.graph import ActivationKind, Sides, Sizes
 
 ACTIVATION = "activation of the layers"
 NORM = "norm"
 STRIDES = "strides"
+ALIKE = "alike"
+"""The word for convolutions of which all have a bias or none has."""
 
 _GROUPS = (8, 4, 16, 32, 2)  # counts of groups that people choose, as far as they divide
 _NAMES: dict[str, str] = {
@@ -44,8 +46,10 @@ class Unseen:
     """What a norm with weights but without statistics measures."""
     groups: int = 1
     """Of group norm."""
-    bare: Literal["instance", "none"] = "instance"
-    """Whether there is a norm where the file has none."""
+    bare: Literal["instance", "none", "refused"] = "instance"
+    """Whether there is a norm where the file has none; refused if it has some elsewhere."""
+    slopes: bool = False
+    """Whether the slopes of all activations have to be in the file."""
     norm_first: bool = True
     """Whether the norm comes before the activation."""
     title: str = ""
@@ -83,7 +87,9 @@ def look(layers: Layers) -> Shown:
     )
 
 
-def readings(shown: Shown, usual: Unseen, others: Sequence[tuple[str, float]]) -> list[Unseen]:
+def readings(
+    shown: Shown, usual: Unseen, others: Sequence[tuple[ActivationKind, float]]
+) -> list[Unseen]:
     """List the ways to read a file, the library's defaults first.
 
     Parameters
@@ -103,6 +109,7 @@ def readings(shown: Shown, usual: Unseen, others: Sequence[tuple[str, float]]) -
     norm = "norm of each channel" if shown.affine else "norm without weights"
     parts = [] if shown.slopes else [usual.activation_name]
     parts += [norm] if shown.affine or shown.bare else []
+    usual = replace(usual, slopes=shown.slopes, bare=usual.bare if shown.bare else "refused")
     found = [replace(usual, title=", ".join(parts))]
     if shown.bare:
         found.append(replace(usual, bare="none", title="no norm"))
@@ -156,7 +163,7 @@ def norm_first(layers: Layers) -> bool:
 
 
 def convolve(
-    builder: GraphBuilder,
+    wiring: Wiring,
     name: str,
     reads: str,
     unseen: Unseen,
@@ -165,12 +172,12 @@ def convolve(
     plain: bool = False,
 ) -> str:
     """Add MONAI's convolution ``name``; ``plain``: without norm and activation."""
-    node = builder.convolution(f"{name}.conv", reads, stride=stride)
-    return node if plain else _norm_and_activate(builder, f"{name}.adn", node, unseen)
+    node = wiring.convolution(f"{name}.conv", reads, stride=stride, bias=ALIKE)
+    return node if plain else _norm_and_activate(wiring, f"{name}.adn", node, unseen)
 
 
 def convolve_up(
-    builder: GraphBuilder,
+    wiring: Wiring,
     name: str,
     reads: str,
     unseen: Unseen,
@@ -179,28 +186,28 @@ def convolve_up(
     plain: bool = False,
 ) -> str:
     """Add MONAI's transposed convolution ``name``, which gives ``stride`` times the size."""
-    kernel = builder.layer(f"{name}.conv", "transposed convolution").kernel
+    kernel = wiring.kernel(f"{name}.conv", "transposed convolution")
     crop: Sides = tuple(((size - 1) // 2, (size - 1) // 2 - (stride - 1)) for size in kernel)
-    node = builder.transposed(f"{name}.conv", reads, stride=stride, crop=crop)
-    return node if plain else _norm_and_activate(builder, f"{name}.adn", node, unseen)
+    node = wiring.transposed(f"{name}.conv", reads, stride=stride, crop=crop, bias=ALIKE)
+    return node if plain else _norm_and_activate(wiring, f"{name}.adn", node, unseen)
 
 
-def activate(builder: GraphBuilder, name: str, reads: str, unseen: Unseen) -> str:
+def activate(wiring: Wiring, name: str, reads: str, unseen: Unseen) -> str:
     """Add the activation: with slopes if the file has them under this name."""
-    if builder.has(name):
-        return builder.prelu(name, reads)
-    return builder.activation(unseen.activation, reads, unseen.slope)
+    if unseen.slopes:
+        return wiring.prelu(name, reads)
+    return wiring.activation(unseen.activation, reads, unseen.slope)
 
 
-def normalise(builder: GraphBuilder, name: str, reads: str, unseen: Unseen) -> str:
+def normalise(wiring: Wiring, name: str, reads: str, unseen: Unseen) -> str:
     """Add the norm ``name``."""
-    return builder.norm(name, reads, affine=unseen.affine, groups=unseen.groups, bare=unseen.bare)
+    return wiring.norm(name, reads, affine=unseen.affine, groups=unseen.groups, bare=unseen.bare)
 
 
-def _norm_and_activate(builder: GraphBuilder, name: str, reads: str, unseen: Unseen) -> str:
+def _norm_and_activate(wiring: Wiring, name: str, reads: str, unseen: Unseen) -> str:
     """Add what MONAI puts behind a convolution."""
     if not unseen.norm_first:
-        node = activate(builder, f"{name}.A", reads, unseen)
-        return normalise(builder, f"{name}.N", node, unseen)
-    node = normalise(builder, f"{name}.N", reads, unseen)
-    return activate(builder, f"{name}.A", node, unseen)
+        node = activate(wiring, f"{name}.A", reads, unseen)
+        return normalise(wiring, f"{name}.N", node, unseen)
+    node = normalise(wiring, f"{name}.N", reads, unseen)
+    return activate(wiring, f"{name}.A", node, unseen)

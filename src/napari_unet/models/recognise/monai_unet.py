@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.builder import GraphBuilder
 from napari_unet.models.recognise.monai_layers import (
+    ALIKE,
     STRIDES,
     Unseen,
     assumptions,
@@ -22,14 +22,20 @@ from napari_unet.models.recognise.monai_layers import (
     norm_first,
     readings,
 )
+from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 
 if TYPE_CHECKING:
     from napari_unet.models.recognise.layers import Layers
+    from napari_unet.network.graph import ActivationKind
 
 FAMILY = "a UNet of MONAI"
 _USUAL = Unseen(activation="relu")
-_OTHERS = (("leaky_relu", 0.01), ("elu", 1.0), ("gelu", 0.0))
+_OTHERS: tuple[tuple[ActivationKind, float], ...] = (
+    ("leaky_relu", 0.01),
+    ("elu", 1.0),
+    ("gelu", 0.0),
+)
 _STEP = 2
 
 
@@ -60,16 +66,16 @@ def recognise_monai_unet(layers: Layers) -> list[Found] | None:
     first = f"{root}0.conv" if f"{root}0.conv" in layers else f"{root}0.conv.unit0.conv"
     found = []
     for unseen in readings(shown, usual, _OTHERS):
-        builder = GraphBuilder(layers, FAMILY, first)
-        _wire(builder, root, IMAGE, unseen, is_top=True)
+        wiring = Wiring(layers, FAMILY, first)
+        _wire(wiring, root, IMAGE, unseen, is_top=True)
         assumed = assumptions(shown, unseen, "UNet")
         assumed[STRIDES] = (
             "Each level halves the size: the steps of a convolution are not in its weights."
         )
         found.append(
             Found(
-                architecture=builder.graph(),
-                tensors=builder.tensors,
+                architecture=wiring.graph(),
+                tensors=wiring.tensors,
                 assumed=assumed,
                 title=unseen.title,
             )
@@ -77,46 +83,44 @@ def recognise_monai_unet(layers: Layers) -> list[Found] | None:
     return found
 
 
-def _wire(builder: GraphBuilder, root: str, reads: str, unseen: Unseen, *, is_top: bool) -> str:
+def _wire(wiring: Wiring, root: str, reads: str, unseen: Unseen, *, is_top: bool) -> str:
     """Add a level and all below it."""
-    stride = _stride(builder, f"{root}0")
-    down = _down(builder, f"{root}0", reads, unseen, stride)
+    stride = _stride(wiring, f"{root}0")
+    down = _down(wiring, f"{root}0", reads, unseen, stride)
     inside = f"{root}1.submodule"
-    if builder.has(f"{inside}.0.conv") or builder.has(f"{inside}.0.conv.unit0.conv"):
-        below = _wire(builder, f"{inside}.", down, unseen, is_top=False)
+    if wiring.has(f"{inside}.0.conv") or wiring.has(f"{inside}.0.conv.unit0.conv"):
+        below = _wire(wiring, f"{inside}.", down, unseen, is_top=False)
     else:
-        below = _down(builder, inside, down, unseen, 1)
-    joined = builder.concatenate(down, below)
-    if builder.has(f"{root}2.conv"):
-        return convolve_up(builder, f"{root}2", joined, unseen, stride=stride, plain=is_top)
-    node = convolve_up(builder, f"{root}2.0", joined, unseen, stride=stride)
-    unit = convolve(builder, f"{root}2.1.conv.unit0", node, unseen, plain=is_top)
-    return builder.join("add", unit, node)
+        below = _down(wiring, inside, down, unseen, 1)
+    joined = wiring.concatenate(down, below)
+    if wiring.has(f"{root}2.conv"):
+        return convolve_up(wiring, f"{root}2", joined, unseen, stride=stride, plain=is_top)
+    node = convolve_up(wiring, f"{root}2.0", joined, unseen, stride=stride)
+    unit = convolve(wiring, f"{root}2.1.conv.unit0", node, unseen, plain=is_top)
+    return wiring.join("add", unit, node)
 
 
-def _stride(builder: GraphBuilder, name: str) -> int:
+def _stride(wiring: Wiring, name: str) -> int:
     """Tell how many pixels the way down steps."""
     unit = f"{name}.conv.unit0.conv"
-    if not builder.has(unit):
+    if not wiring.has(unit):
         return _STEP
-    if not builder.has(f"{name}.residual"):
+    if not wiring.has(f"{name}.residual"):
         return 1
-    kernel = builder.layer(unit, "convolution").kernel
-    shortcut = builder.layer(f"{name}.residual", "convolution").kernel
-    return _STEP if shortcut == kernel else 1
+    return _STEP if wiring.kernel(f"{name}.residual") == wiring.kernel(unit) else 1
 
 
-def _down(builder: GraphBuilder, name: str, reads: str, unseen: Unseen, stride: int) -> str:
+def _down(wiring: Wiring, name: str, reads: str, unseen: Unseen, stride: int) -> str:
     """Add a convolution or a residual unit."""
-    if builder.has(f"{name}.conv"):
-        return convolve(builder, name, reads, unseen, stride=stride)
+    if wiring.has(f"{name}.conv"):
+        return convolve(wiring, name, reads, unseen, stride=stride)
     shortcut = reads
-    if builder.has(f"{name}.residual"):
-        shortcut = builder.convolution(f"{name}.residual", reads, stride=stride)
+    if wiring.has(f"{name}.residual"):
+        shortcut = wiring.convolution(f"{name}.residual", reads, stride=stride, bias=ALIKE)
     node, unit = reads, 0
-    while unit == 0 or builder.has(f"{name}.conv.unit{unit}.conv"):
+    while unit == 0 or wiring.has(f"{name}.conv.unit{unit}.conv"):
         node = convolve(
-            builder, f"{name}.conv.unit{unit}", node, unseen, stride=1 if unit else stride
+            wiring, f"{name}.conv.unit{unit}", node, unseen, stride=1 if unit else stride
         )
         unit += 1
-    return builder.join("add", node, shortcut)
+    return wiring.join("add", node, shortcut)

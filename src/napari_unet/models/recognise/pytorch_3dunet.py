@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.builder import GraphBuilder
 from napari_unet.models.recognise.layers import Layers
+from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 from napari_unet.settings import Normalization
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_unet.network.graph import ActivationKind
 
 FAMILY = "a network of pytorch-3dunet"
+_LAYERS, _UP = "layers", "up"
 _GROUPS = 8
 _NORMS = ("groupnorm", "batchnorm")
 _LETTERS: dict[str, tuple[ActivationKind, float, str]] = {
@@ -70,15 +71,16 @@ def recognise_pytorch_3dunet(layers: Layers) -> list[Found] | None:
     block = r"encoders\.0\.basic_module\.(SingleConv1|conv1|conv2)\."
     if not layers.has_keys(block, r"decoders\.0\.", r"final_conv\."):
         return None
-    layers = _with_kernels(layers)
+    first = _first(layers)
+    layers = _with_kernels(layers, Wiring(layers, FAMILY, first).spatial_dims)
     found = []
     for order in _orders(layers):
-        builder = GraphBuilder(layers, FAMILY, _first(layers))
-        _wire(builder, order)
+        wiring = Wiring(layers, FAMILY, first)
+        _wire(wiring, order)
         found.append(
             Found(
-                architecture=builder.graph(),
-                tensors=builder.tensors,
+                architecture=wiring.graph(),
+                tensors=wiring.tensors,
                 card={"normalization": Normalization(kind="mean-std"), "activation": "sigmoid"},
                 assumed=_assumed(layers, order),
                 title=_title(order),
@@ -87,9 +89,8 @@ def recognise_pytorch_3dunet(layers: Layers) -> list[Found] | None:
     return found
 
 
-def _with_kernels(layers: Layers) -> Layers:
+def _with_kernels(layers: Layers, axes: int) -> Layers:
     """Write the fully connected layers of squeeze and excitation as convolutions of one pixel."""
-    axes = layers[_first(layers)].weight.ndim - 2
     return Layers(
         {
             key: tensor.reshape(*tensor.shape, *(1,) * axes)
@@ -110,32 +111,34 @@ def _first(layers: Layers) -> str:
 def _orders(layers: Layers) -> list[_Order]:
     """List the orders of layers that fit, the likeliest first."""
     where = _norm_place(layers)
-    residual = f"{_first(layers)}".rpartition("SingleConv")[1] == ""
+    residual = "SingleConv" not in _first(layers)
     if where is None:
         spelt = ["cr", "cl", "cL", "ce"]
     elif where == "before":
         spelt = ["ncr", "ncl", "ncL", "nce"]
     else:
-        spelt = ["cne", "cnr", "cnl", "cne"] if residual else ["cnr", "crn", "cnl", "cnL", "cne"]
-    return [_Order(letters) for letters in dict.fromkeys(spelt)]
+        spelt = ["cne", "cnr", "cnl", "cnL"] if residual else ["cnr", "crn", "cnl", "cnL", "cne"]
+    return [_Order(letters) for letters in spelt]
 
 
 def _norm_place(layers: Layers) -> Literal["before", "behind"] | None:
     """Tell on which side of the convolution norms stand; None: there are none."""
-    names = [layer.name for layer in layers]
-    norms = [name for name in names if name.rpartition(".")[2] in _NORMS]
-    for norm in norms:
-        convolution = f"{norm.rpartition('.')[0]}.conv"
-        if convolution in layers and len({*layers[convolution].sizes}) > 1:
-            read = layers[convolution].sizes[1]
-            return "before" if layers[norm].channels == read else "behind"
+    norms = [layer for layer in layers.of_kind("norm") if layer.name.endswith(_NORMS)]
+    pairs = {f"{norm.parent}.conv": norm for norm in norms}
+    for convolution in layers.of_kind("convolution"):
+        norm = pairs.get(convolution.name)
+        if norm is not None and len({*convolution.sizes}) > 1:
+            return "before" if norm.channels == convolution.sizes[1] else "behind"
     if not norms:
         return None
     keys = list(layers.tensors)
     if keys == sorted(keys):
-        return "before" if "groupnorm" in norms[0] else "behind"
-    convolution = f"{norms[0].rpartition('.')[0]}.conv"
-    return "before" if names.index(norms[0]) < names.index(convolution) else "behind"
+        return "before"  # such an order tells nothing; it is the library's default
+    names = [layer.name for layer in layers]
+    convolution_name = f"{norms[0].parent}.conv"
+    if convolution_name not in layers:
+        return "behind"
+    return "before" if names.index(norms[0].name) < names.index(convolution_name) else "behind"
 
 
 def _title(order: _Order) -> str:
@@ -157,98 +160,98 @@ def _assumed(layers: Layers, order: _Order) -> dict[str, str]:
     }
     if any(layer.name.endswith("groupnorm") for layer in layers):
         said["norm"] = (
-            f"{_GROUPS} groups of channels, the library's default; one if there are fewer."
+            f"{_GROUPS} groups of channels, the library's default; 1 where channels are fewer."
         )
     return said
 
 
-def _wire(builder: GraphBuilder, order: _Order) -> None:
+def _wire(wiring: Wiring, order: _Order) -> None:
     """Add all layers."""
     node, skips, level = IMAGE, [], 0
-    while level == 0 or _has_block(builder, f"encoders.{level}.basic_module"):
-        node = builder.pooling(node) if level else node
-        node = _block(builder, f"encoders.{level}.basic_module", node, order)
+    while level == 0 or _has_block(wiring, f"encoders.{level}.basic_module"):
+        node = wiring.pooling(node) if level else node
+        node = _block(wiring, f"encoders.{level}.basic_module", node, order)
         skips.append(node)
         level += 1
     skips.pop()
     for up in range(len(skips)):
-        node = _join(builder, f"decoders.{up}", node, skips.pop())
-        node = _block(builder, f"decoders.{up}.basic_module", node, order)
-    builder.convolution("final_conv", node)
+        node = _join(wiring, f"decoders.{up}", node, skips.pop())
+        node = _block(wiring, f"decoders.{up}.basic_module", node, order)
+    wiring.convolution("final_conv", node)
 
 
-def _has_block(builder: GraphBuilder, name: str) -> bool:
+def _has_block(wiring: Wiring, name: str) -> bool:
     """Say whether there is a block of that name."""
-    return builder.has(f"{name}.SingleConv1.conv") or builder.has(f"{name}.conv2.conv")
+    return wiring.has(f"{name}.SingleConv1.conv") or wiring.has(f"{name}.conv2.conv")
 
 
-def _join(builder: GraphBuilder, name: str, reads: str, skip: str) -> str:
-    """Enlarge to the size of the skip; add it, or put it in front if there are channels for both."""
+def _join(wiring: Wiring, name: str, reads: str, skip: str) -> str:
+    """Enlarge to the size of the skip; add it in residual networks, else put it in front."""
     up = f"{name}.upsampling.upsample"
-    if builder.has(f"{up}.conv_transposed"):
+    if wiring.has(f"{up}.conv_transposed"):
         # The transposed convolution leaves one pixel out, which resizing then repeats.
-        node = _spread(builder, f"{up}.conv_transposed", reads, missing=1)
-        node = builder.resize(node, mode="nearest", like=skip)
-    elif builder.has(up):
-        node = _spread(builder, up, reads, missing=0)
+        node = _spread(wiring, f"{up}.conv_transposed", reads, missing=1)
+        node = wiring.resize(node, mode="nearest", like=skip)
+    elif wiring.has(up):
+        node = _spread(wiring, up, reads, missing=0)
     else:
-        node = builder.resize(reads, mode="nearest", like=skip)
+        node = wiring.resize(reads, mode="nearest", like=skip)
     block = f"{name}.basic_module"
-    if builder.has(f"{block}.SingleConv1.conv"):
-        return builder.concatenate(skip, node)
-    return builder.join("add", skip, node)
+    if wiring.has(f"{block}.SingleConv1.conv"):
+        return wiring.concatenate(skip, node)
+    return wiring.join("add", skip, node)
 
 
-def _spread(builder: GraphBuilder, name: str, reads: str, *, missing: int) -> str:
+def _spread(wiring: Wiring, name: str, reads: str, *, missing: int) -> str:
     """Add a transposed convolution that doubles the size, but for the pixels missing."""
-    kernel = builder.layer(name, "transposed convolution").kernel
+    kernel = wiring.kernel(name, "transposed convolution")
     crop = tuple((1, size - 3 + missing) for size in kernel)
-    return builder.transposed(name, reads, stride=2, crop=crop)
+    return wiring.transposed(name, reads, stride=2, crop=crop, bias=_UP)
 
 
-def _block(builder: GraphBuilder, name: str, reads: str, order: _Order) -> str:
+def _block(wiring: Wiring, name: str, reads: str, order: _Order) -> str:
     """Add two convolutions, or a residual block."""
-    if builder.has(f"{name}.SingleConv1.conv"):
-        node = _single(builder, f"{name}.SingleConv1", reads, order)
-        return _single(builder, f"{name}.SingleConv2", node, order)
-    if builder.has(f"{name}.conv1.conv"):
-        reads = _single(builder, f"{name}.conv1", reads, order)
-    elif builder.has(f"{name}.conv1"):
-        reads = builder.convolution(f"{name}.conv1", reads)
-    node = _single(builder, f"{name}.conv2", reads, order)
-    node = builder.join("add", _single(builder, f"{name}.conv3", node, order.linear), reads)
+    if wiring.has(f"{name}.SingleConv1.conv"):
+        node = _single(wiring, f"{name}.SingleConv1", reads, order)
+        return _single(wiring, f"{name}.SingleConv2", node, order)
+    if wiring.has(f"{name}.conv1.conv"):
+        reads = _single(wiring, f"{name}.conv1", reads, order)
+    elif wiring.has(f"{name}.conv1"):
+        reads = wiring.convolution(f"{name}.conv1", reads)
+    node = _single(wiring, f"{name}.conv2", reads, order)
+    node = wiring.join("add", _single(wiring, f"{name}.conv3", node, order.linear), reads)
     kind, slope, _ = _LETTERS[order.activation]
-    node = builder.activation(kind, node, _AFTER_RESIDUAL if kind == "leaky_relu" else slope)
-    return _excite(builder, f"{name}.se_module", node)
+    node = wiring.activation(kind, node, _AFTER_RESIDUAL if kind == "leaky_relu" else slope)
+    return _excite(wiring, f"{name}.se_module", node)
 
 
-def _single(builder: GraphBuilder, name: str, reads: str, order: _Order) -> str:
+def _single(wiring: Wiring, name: str, reads: str, order: _Order) -> str:
     """Add a convolution with its norm and activation, in the order that is spelt."""
     node = reads
     for letter in order.letters:
         if letter == "c":
-            node = builder.convolution(f"{name}.conv", node)
+            node = wiring.convolution(f"{name}.conv", node, bias=_LAYERS)
         elif letter == "n":
-            kind = next((norm for norm in _NORMS if builder.has(f"{name}.{norm}")), _NORMS[0])
-            groups = _GROUPS if builder.channels(node) >= _GROUPS else 1
-            node = builder.norm(f"{name}.{kind}", node, affine="group", groups=groups)
+            kind = next((norm for norm in _NORMS if wiring.has(f"{name}.{norm}")), _NORMS[0])
+            groups = _GROUPS if wiring.channels(node) >= _GROUPS else 1
+            node = wiring.norm(f"{name}.{kind}", node, affine="group", groups=groups)
         else:
             kind_, slope, _ = _LETTERS[letter]
-            node = builder.activation(kind_, node, slope)
+            node = wiring.activation(kind_, node, slope)
     return node
 
 
-def _excite(builder: GraphBuilder, name: str, reads: str) -> str:
+def _excite(wiring: Wiring, name: str, reads: str) -> str:
     """Weight channels, pixels or the stronger of both, if the file has such attention."""
-    both = builder.has(f"{name}.cSE.fc1")
+    both = wiring.has(f"{name}.cSE.fc1")
     channels = f"{name}.cSE" if both else name
     pixels = f"{name}.sSE" if both else name
     parts = []
-    if builder.has(f"{channels}.fc1"):
-        squeezed = builder.convolution(f"{channels}.fc1", builder.global_average(reads))
-        squeezed = builder.convolution(f"{channels}.fc2", builder.activation("relu", squeezed))
-        parts.append(builder.join("multiply", reads, builder.activation("sigmoid", squeezed)))
-    if builder.has(f"{pixels}.conv"):
-        gate = builder.activation("sigmoid", builder.convolution(f"{pixels}.conv", reads))
-        parts.append(builder.join("multiply", reads, gate))
-    return builder.join("maximum", *parts) if len(parts) > 1 else parts[0] if parts else reads
+    if wiring.has(f"{channels}.fc1"):
+        squeezed = wiring.convolution(f"{channels}.fc1", wiring.global_average(reads))
+        squeezed = wiring.convolution(f"{channels}.fc2", wiring.activation("relu", squeezed))
+        parts.append(wiring.join("multiply", reads, wiring.activation("sigmoid", squeezed)))
+    if wiring.has(f"{pixels}.conv"):
+        gate = wiring.activation("sigmoid", wiring.convolution(f"{pixels}.conv", reads))
+        parts.append(wiring.join("multiply", reads, gate))
+    return wiring.join("maximum", *parts) if len(parts) > 1 else parts[0] if parts else reads

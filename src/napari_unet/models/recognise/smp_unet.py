@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_unet.errors import ModelError
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.builder import GraphBuilder
+from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
+from napari_unet.settings import Normalization
 
 if TYPE_CHECKING:
     from napari_unet.models.recognise.layers import Layers
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 FAMILY = "a Unet of segmentation_models_pytorch"
 _ENCODERS = ("encoder.", "encoder.model.")  # of the library itself, and of timm
 _HEADS = ("segmentation_head.0", "decoder.final_conv")  # since and before version 0.1
+_DOWN, _UP = "down", "up"
 _RESNET_STAGES = 4
+_WHITE = 255.0  # of the images of 8 bit whose colours 0..1 ImageNet's numbers are for
+_MEANS = (0.485, 0.456, 0.406)
+_DEVIATIONS = (0.229, 0.224, 0.225)
 _MODES: tuple[Literal["nearest", "linear"], ...] = ("nearest", "linear")
 
 
@@ -67,28 +72,44 @@ def recognise_smp_unet(layers: Layers) -> list[Found] | None:
         )
     found = []
     for mode in _MODES:
-        builder = GraphBuilder(layers, FAMILY, f"{encoder}conv1")
-        ignored = _wire(builder, encoder, stages, mode)
-        builder.convolution(head, builder.nodes[-1].name)
+        wiring = Wiring(layers, FAMILY, f"{encoder}conv1")
+        ignored = _wire(wiring, encoder, stages, mode)
+        wiring.convolution(head, wiring.nodes[-1].name)
         found.append(
             Found(
-                architecture=builder.graph(ignored=ignored),
-                tensors=builder.tensors,
-                assumed=_assumed(mode),
+                architecture=wiring.graph(ignored=ignored),
+                tensors=wiring.tensors,
+                card={"normalization": _normalization(wiring.channels(IMAGE))},
+                assumed=_assumed(mode, wiring.channels(IMAGE)),
                 title=f"{mode} pixels on the way up",
             )
         )
     return found
 
 
-def _assumed(mode: str) -> dict[str, str]:
+def _normalization(channels: int) -> Normalization:
+    """Return the customary scaling: that of the photographs the ResNet was first trained on."""
+    if channels != len(_MEANS):
+        return Normalization(kind="mean-std")
+    return Normalization(
+        kind="fixed",
+        offsets=tuple(_WHITE * mean for mean in _MEANS),
+        scales=tuple(_WHITE * deviation for deviation in _DEVIATIONS),
+    )
+
+
+def _assumed(mode: str, channels: int) -> dict[str, str]:
     """Say what is taken for granted."""
     return {
         "normalization": (
-            "ImageNet's mean and standard deviation of each colour, customary with this library; "
-            "the weights do not tell."
+            "ImageNet's mean and standard deviation of each colour, 8 bit, customary with this "
+            "library; the weights do not tell."
+            if channels == len(_MEANS)
+            else "Zero mean and unit variance: there is no custom for other than three colours."
         ),
-        "upsampling": f"By {mode} pixels; the library's default is nearest, the weights do not tell.",
+        "upsampling": (
+            f"By {mode} pixels: the library's default is nearest, and the weights do not tell."
+        ),
     }
 
 
@@ -113,78 +134,79 @@ def _stages(layers: Layers) -> list[_Stage]:
 
 
 def _wire(
-    builder: GraphBuilder,
+    wiring: Wiring,
     encoder: str,
     stages: list[_Stage],
     mode: Literal["nearest", "linear"],
 ) -> list[str]:
     """Add encoder and decoder; return what names begin with that are not needed."""
     depth = len(stages)
-    skips = _encode(builder, encoder, depth)
+    skips = _encode(wiring, encoder, depth)
     ignored = [f"{encoder}layer{layer}." for layer in range(depth, _RESNET_STAGES + 1)]
     ignored += [f"{encoder}fc", "classification_head."]
     node = skips.pop()
     for stage in stages:
         skip = skips.pop() if skips else None
-        node = builder.resize(node, mode=mode, like=skip or IMAGE)
+        node = wiring.resize(node, mode=mode, like=skip or IMAGE)
         if skip is None:
             ignored.append(f"{stage.place}.attention1.")
         else:
-            node = _attend(builder, f"{stage.place}.attention1", builder.concatenate(node, skip))
+            node = _attend(wiring, f"{stage.place}.attention1", wiring.concatenate(node, skip))
         for convolution, norm in zip(stage.convolutions, stage.norms, strict=True):
-            node = builder.convolution(convolution, node)
-            # The library leaves out the bias where a norm follows, if only one without weights.
-            has_bias = builder.layer(convolution, "convolution").has_bias
-            node = builder.norm(norm, node, bare="none" if has_bias else "instance")
-            node = builder.activation("relu", node)
-        node = _attend(builder, f"{stage.place}.attention2", node)
+            # A convolution has a bias where no norm follows.
+            has_norm = not wiring.layer(convolution, "convolution").has_bias
+            node = wiring.convolution(convolution, node, bias=_UP)
+            node = wiring.norm(norm, node) if has_norm else node
+            node = wiring.activation("relu", node)
+        node = _attend(wiring, f"{stage.place}.attention2", node)
     return ignored
 
 
-def _encode(builder: GraphBuilder, encoder: str, depth: int) -> list[str]:
+def _encode(wiring: Wiring, encoder: str, depth: int) -> list[str]:
     """Add the ResNet; return its features at 1/2, 1/4, ... of the size."""
-    node = builder.convolution(f"{encoder}conv1", IMAGE, stride=2)
-    node = builder.activation("relu", builder.norm(f"{encoder}bn1", node))
+    node = wiring.convolution(f"{encoder}conv1", IMAGE, stride=2, bias=_DOWN)
+    node = wiring.activation("relu", wiring.norm(f"{encoder}bn1", node))
     features = [node]
     for layer in range(1, depth):
-        node = builder.stem_pooling(node) if layer == 1 else node
+        node = wiring.stem_pooling(node) if layer == 1 else node
         name, block = f"{encoder}layer{layer}", 0
-        while block == 0 or builder.has(f"{name}.{block}.conv1"):
+        while block == 0 or wiring.has(f"{name}.{block}.conv1"):
             step = 2 if layer > 1 and block == 0 else 1
-            node = _residual(builder, f"{name}.{block}", node, step)
+            node = _residual(wiring, f"{name}.{block}", node, step)
             block += 1
         features.append(node)
     return features
 
 
-def _residual(builder: GraphBuilder, name: str, reads: str, stride: int) -> str:
+def _residual(wiring: Wiring, name: str, reads: str, stride: int) -> str:
     """Add a block of a ResNet: two convolutions, or a narrow one between two of 1 x 1."""
     around = reads
-    if builder.has(f"{name}.downsample.0"):
-        around = builder.convolution(f"{name}.downsample.0", reads, stride=stride)
-        around = builder.norm(f"{name}.downsample.1", around)
-    count = 3 if builder.has(f"{name}.conv3") else 2
+    if wiring.has(f"{name}.downsample.0"):
+        around = wiring.convolution(f"{name}.downsample.0", reads, stride=stride, bias=_DOWN)
+        around = wiring.norm(f"{name}.downsample.1", around)
+    count = 3 if wiring.has(f"{name}.conv3") else 2
     node = reads
     for number in range(1, count + 1):
-        node = builder.convolution(
+        node = wiring.convolution(
             f"{name}.conv{number}",
             node,
             stride=stride if number == count - 1 else 1,
             grouped=count == 3 and number == 2,
+            bias=_DOWN,
         )
-        node = builder.norm(f"{name}.bn{number}", node)
+        node = wiring.norm(f"{name}.bn{number}", node)
         if number < count:
-            node = builder.activation("relu", node)
-    return builder.activation("relu", builder.join("add", node, around))
+            node = wiring.activation("relu", node)
+    return wiring.activation("relu", wiring.join("add", node, around))
 
 
-def _attend(builder: GraphBuilder, name: str, reads: str) -> str:
+def _attend(wiring: Wiring, name: str, reads: str) -> str:
     """Weight channels and pixels, if the file has such attention (scSE)."""
-    inner = f"{name}.attention" if builder.has(f"{name}.attention.sSE.0") else name
-    if not builder.has(f"{inner}.sSE.0"):
+    inner = f"{name}.attention" if wiring.has(f"{name}.attention.sSE.0") else name
+    if not wiring.has(f"{inner}.sSE.0"):
         return reads
-    squeezed = builder.convolution(f"{inner}.cSE.1", builder.global_average(reads))
-    squeezed = builder.convolution(f"{inner}.cSE.3", builder.activation("relu", squeezed))
-    channels = builder.join("multiply", reads, builder.activation("sigmoid", squeezed))
-    gate = builder.activation("sigmoid", builder.convolution(f"{inner}.sSE.0", reads))
-    return builder.join("add", channels, builder.join("multiply", reads, gate))
+    squeezed = wiring.convolution(f"{inner}.cSE.1", wiring.global_average(reads))
+    squeezed = wiring.convolution(f"{inner}.cSE.3", wiring.activation("relu", squeezed))
+    channels = wiring.join("multiply", reads, wiring.activation("sigmoid", squeezed))
+    gate = wiring.activation("sigmoid", wiring.convolution(f"{inner}.sSE.0", reads))
+    return wiring.join("add", channels, wiring.join("multiply", reads, gate))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.builder import GraphBuilder
+from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 from napari_unet.settings import Normalization
 
@@ -49,14 +49,14 @@ def recognise_torch_em(layers: Layers) -> list[Found] | None:
     found = []
     for halved in (False, True):
         places = _WITH_NORMS if "encoder.blocks.0.block.4" in layers else _WITHOUT_NORMS
-        builder = GraphBuilder(layers, FAMILY, f"encoder.blocks.0.block.{places[0]}")
-        _wire(builder, places)
+        wiring = Wiring(layers, FAMILY, f"encoder.blocks.0.block.{places[0]}")
+        _wire(wiring, places, bare=not layers.of_kind("norm"))
         if halved:
-            builder.resize(builder.nodes[-1].name, mode="nearest", scale=0.5)
+            wiring.resize(wiring.nodes[-1].name, mode="nearest", scale=0.5)
         found.append(
             Found(
-                architecture=builder.graph(ignored=("out_conv.",)),
-                tensors=builder.tensors,
+                architecture=wiring.graph(ignored=("out_conv.",)),
+                tensors=wiring.tensors,
                 card={"normalization": Normalization(kind="mean-std")},
                 assumed=_assumed(layers, halved=halved),
                 title=HALVED if halved else "answer at full size",
@@ -83,38 +83,42 @@ def _assumed(layers: Layers, *, halved: bool) -> dict[str, str]:
     return said
 
 
-def _wire(builder: GraphBuilder, places: tuple[int, int]) -> None:
+def _wire(wiring: Wiring, places: tuple[int, int], *, bare: bool) -> None:
     """Add all layers."""
-    node, skips, factors = IMAGE, [], []
-    while builder.has(f"encoder.blocks.{len(skips)}.block.{places[0]}"):
+    node, skips, factors = IMAGE, list[str](), list[tuple[int, ...]]()
+    while wiring.has(f"encoder.blocks.{len(skips)}.block.{places[0]}"):
         name = f"encoder.blocks.{len(skips)}.block"
-        node = _block(builder, name, node, places)
-        kernel = builder.layer(f"{name}.{places[0]}", "convolution").kernel
+        node = _block(wiring, name, node, places, bare=bare)
+        kernel = wiring.kernel(f"{name}.{places[0]}")
         # Levels that leave an axis at its size have kernels of 1 along it.
         factors.append(tuple(1 if 1 == size < max(kernel) else 2 for size in kernel))
         skips.append(node)
-        node = builder.pooling(node, kernel=factors[-1])
-    node = _block(builder, "base.block", node, places)
+        node = wiring.pooling(node, kernel=factors[-1])
+    node = _block(wiring, "base.block", node, places, bare=bare)
     for level, factor in enumerate(reversed(factors)):
-        node = builder.resize(node, mode="linear", scale=tuple(map(float, factor)))
-        node = builder.convolution(f"decoder.samplers.{level}.conv", node)
-        node = builder.concatenate(node, skips.pop())
-        node = _block(builder, f"decoder.blocks.{level}.block", node, places)
+        node = wiring.resize(node, mode="linear", scale=tuple(map(float, factor)))
+        node = wiring.convolution(f"decoder.samplers.{level}.conv", node)
+        node = wiring.concatenate(node, skips.pop())
+        node = _block(wiring, f"decoder.blocks.{level}.block", node, places, bare=bare)
     last = f"out_conv.{len(factors) - 1}"  # where each level gives an answer, the uppermost's
     for head in ("out_conv", last):
-        if builder.has(head):
-            builder.convolution(head, node)
+        if wiring.has(head):
+            wiring.convolution(head, node)
             return
 
 
-def _block(builder: GraphBuilder, name: str, reads: str, places: tuple[int, int]) -> str:
+def _block(wiring: Wiring, name: str, reads: str, places: tuple[int, int], *, bare: bool) -> str:
     """Add two convolutions with a ReLU behind and, maybe, a norm before them."""
     node = reads
     for place in places:
         if places == _WITH_NORMS:
-            groups = min(_MOST_GROUPS, builder.channels(node))
-            node = builder.norm(
-                f"{name}.{place - 1}", node, affine="group", groups=groups, bare="instance"
+            groups = min(_MOST_GROUPS, wiring.channels(node))
+            node = wiring.norm(
+                f"{name}.{place - 1}",
+                node,
+                affine="group",
+                groups=groups,
+                bare="instance" if bare else "refused",
             )
-        node = builder.activation("relu", builder.convolution(f"{name}.{place}", node))
+        node = wiring.activation("relu", wiring.convolution(f"{name}.{place}", node))
     return node

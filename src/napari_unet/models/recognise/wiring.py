@@ -1,7 +1,7 @@
 """Layers become the nodes of a graph, one after the other, and their tensors go along.
 
 A recogniser knows how its library wires a network. It names the layers in that order, and the
-builder looks each of them up, compares the channels that arrive with those the weight expects,
+wiring looks each of them up, compares the channels that arrive with those the weight expects,
 and writes node and tensors down. A tensor that is missing, does not fit, or is never asked for
 ends the recognition with a sentence: a network is never built in part.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from napari_unet.errors import ModelError
+from napari_unet.models.recognise.layers import Layer
 from napari_unet.network.graph import (
     IMAGE,
     Activation,
@@ -32,13 +33,18 @@ from napari_unet.network.graph import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from napari_unet.models.recognise.layers import Layer, Layers
+    from napari_unet.models.recognise.layers import Layers
     from napari_unet.network.graph import ActivationKind, PaddingMode, Sides, Sizes
 
+BIASED = "always"
+"""The word for convolutions that have a bias in every network of the family."""
+
 _NAMED = 3  # tensors that a sentence names
+_CHANNEL_AXES = 2  # of the weight of a convolution
+Weighted = Convolution | TransposedConvolution | Norm | Activation
 
 
-class GraphBuilder:
+class Wiring:
     """Collects the nodes of a graph and the tensors that belong to them.
 
     Parameters
@@ -63,6 +69,8 @@ class GraphBuilder:
         self._layers = layers
         self._used: set[str] = set()
         self._channels: dict[str, int] = {}
+        self._biased = {BIASED: True}
+        self._first_with: dict[str, str] = {}
         weight = self.layer(first, "convolution").weight
         if weight.ndim not in (4, 5):
             raise self.misfit(f"{first}.weight has {weight.ndim} axes; planes need 4 and volumes 5")
@@ -81,6 +89,8 @@ class GraphBuilder:
         """Return a layer that has to be there, and count its tensors as read."""
         if name not in self._layers or "weight" not in (layer := self._layers[name]).tensors:
             raise self.misfit(f"{name}.weight is missing, the weight of a {kind}")
+        if layer.weight.numel() == 0:
+            raise self.misfit(f"{name}.weight is empty")
         self._used.add(name)
         return layer
 
@@ -92,6 +102,16 @@ class GraphBuilder:
             "TorchScript file, which tells its layers."
         )
 
+    def kernel(self, name: str, kind: str = "convolution") -> Sizes:
+        """Return the kernel of a convolution over as many axes as the first has."""
+        layer = self.layer(name, kind)
+        if len(layer.kernel) != self.spatial_dims:
+            raise self.misfit(
+                f"{name}.weight has {layer.weight.ndim} axes and that of the first convolution "
+                f"{self.spatial_dims + _CHANNEL_AXES}"
+            )
+        return layer.kernel
+
     def convolution(
         self,
         name: str,
@@ -100,12 +120,16 @@ class GraphBuilder:
         stride: int | Sizes = 1,
         padding: Sides | None = None,
         grouped: bool = False,
+        bias: str = BIASED,
     ) -> str:
-        """Add a convolution; without ``padding`` half the kernel, which keeps the size."""
+        """Add a convolution; without ``padding`` half the kernel, which keeps the size.
+
+        All convolutions with the same word for ``bias`` have one, or none of them has.
+        """
+        kernel = self.kernel(name)
         layer = self.layer(name, "convolution")
         out_channels, expected = layer.sizes
         channels = self._channels[reads]
-        kernel = self._kernel(layer)
         groups = channels // expected if grouped and channels % expected == 0 else 1
         if channels != expected * groups or out_channels % groups:
             raise self.misfit(f"{name} reads {expected} channels where {channels} arrive")
@@ -118,15 +142,21 @@ class GraphBuilder:
             stride=self._each_axis(stride),
             padding=padding or tuple((size // 2, size // 2) for size in kernel),
             groups=groups,
-            bias=layer.has_bias,
+            bias=self._has_bias(layer, bias),
         )
-        self._take(layer, node.name, {"weight": None, "bias": (out_channels,)})
-        return self._add(node, out_channels)
+        return self._place(layer, node, out_channels)
 
     def transposed(
-        self, name: str, reads: str, *, stride: int | Sizes, crop: Sides | None = None
+        self,
+        name: str,
+        reads: str,
+        *,
+        stride: int | Sizes,
+        crop: Sides | None = None,
+        bias: str = BIASED,
     ) -> str:
         """Add a transposed convolution; ``crop`` is cut off the full result."""
+        kernel = self.kernel(name, "transposed convolution")
         layer = self.layer(name, "transposed convolution")
         expected, out_channels = layer.sizes
         if expected != self._channels[reads]:
@@ -138,13 +168,12 @@ class GraphBuilder:
             inputs=(reads,),
             in_channels=expected,
             out_channels=out_channels,
-            kernel=self._kernel(layer),
+            kernel=kernel,
             stride=self._each_axis(stride),
             crop=crop,
-            bias=layer.has_bias,
+            bias=self._has_bias(layer, bias),
         )
-        self._take(layer, node.name, {"weight": None, "bias": (out_channels,)})
-        return self._add(node, out_channels)
+        return self._place(layer, node, out_channels)
 
     def norm(
         self,
@@ -153,7 +182,7 @@ class GraphBuilder:
         *,
         affine: Literal["instance", "group"] = "instance",
         groups: int = 1,
-        bare: Literal["instance", "none"] = "none",
+        bare: Literal["instance", "none", "refused"] = "refused",
     ) -> str:
         """Add a norm.
 
@@ -161,50 +190,38 @@ class GraphBuilder:
         says; where there are no tensors at all, ``bare`` decides.
         """
         channels = self._channels[reads]
-        if name not in self._layers:
+        if not self.has(name):
+            if bare == "refused":
+                raise self.misfit(f"{name}.weight is missing, the weight of a norm")
             if bare == "none":
                 return reads
-            node = Norm(
-                name=self._name(name),
-                inputs=(reads,),
-                kind="instance",
-                channels=channels,
-                affine=False,
-            )
-            return self._add(node, channels)
-        layer = self._layers[name]
+        layer = self._layers[name] if self.has(name) else Layer(name, "norm", {})
         self._used.add(name)
-        kind = "batch" if layer.has_statistics else affine
+        kind: Literal["batch", "instance", "group"] = affine
+        if {"running_mean", "running_var"} & layer.tensors.keys():
+            kind = "batch"
         if kind == "group" and channels % groups:
             raise self.misfit(f"{channels} channels of {name} do not divide into {groups} groups")
         node = Norm(
             name=self._name(name),
             inputs=(reads,),
-            kind=kind,
+            kind=kind if layer.tensors else "instance",
             channels=channels,
-            affine=layer.is_affine,
+            affine=bool({"weight", "bias"} & layer.tensors.keys()),
             groups=groups if kind == "group" else 1,
         )
-        roles = (["weight", "bias"] if layer.is_affine else []) + (
-            ["running_mean", "running_var"] if kind == "batch" else []
-        )
-        for role in roles:
-            if role not in layer.tensors:
-                raise self.misfit(f"{name}.{role} is missing")
-        self._take(layer, node.name, dict.fromkeys(roles, (channels,)))
         if kind == "batch":
             self.tensors[f"{node.name}.num_batches_tracked"] = torch.tensor(0)
-        return self._add(node, channels)
+        return self._place(layer, node, channels)
 
     def prelu(self, name: str, reads: str) -> str:
         """Add an activation whose slopes below zero are in the file."""
-        layer = self.layer(name, "PReLU")
-        slopes, channels = layer.channels, self._channels[reads]
+        layer, channels = self.layer(name, "PReLU"), self._channels[reads]
+        slopes = layer.weight.numel()
         if slopes not in (1, channels):
             raise self.misfit(f"{name} has {slopes} slopes for {channels} channels")
         node = Activation(name=self._name(name), inputs=(reads,), kind="prelu", channels=slopes)
-        self._take(layer, node.name, {"weight": (slopes,)})
-        return self._add(node, channels)
+        return self._place(layer, node, channels)
 
     def activation(self, kind: ActivationKind, reads: str, slope: float = 0.01) -> str:
         """Add an activation without weights."""
@@ -288,8 +305,8 @@ class GraphBuilder:
         return self._add(node, sum(self._channels[name] for name in reads))
 
     def join(self, how: Literal["add", "multiply", "maximum"], *reads: str) -> str:
-        """Combine pixel by pixel; a single channel counts for all."""
-        counts = {self._channels[name] for name in reads} - {1}
+        """Combine pixel by pixel; a single channel may be multiplied with all."""
+        counts = {self._channels[name] for name in reads} - ({1} if how == "multiply" else set())
         if len(counts) > 1:
             raise self.misfit(
                 f"{sorted(counts)[0]} and {sorted(counts)[1]} channels meet where as many are "
@@ -344,26 +361,30 @@ class GraphBuilder:
         self._channels[node.name] = channels
         return node.name
 
-    def _take(self, layer: Layer, node: str, shapes: dict[str, tuple[int, ...] | None]) -> None:
-        """Keep the tensors of a layer under the name of its node."""
-        for role, shape in shapes.items():
-            tensor = layer.tensors.get(role)
-            if tensor is None:
-                continue
-            if shape is not None and tuple(tensor.shape) != shape:
+    def _place(self, layer: Layer, node: Weighted, channels: int) -> str:
+        """Append a node and keep the tensors of its layer: these shapes, and no others."""
+        shapes = weight_shapes(node)
+        for role in (*shapes, *layer.tensors):
+            if role not in layer.tensors:
+                raise self.misfit(f"{layer.name}.{role} is missing")
+            if role not in shapes:
+                raise self.misfit(f"there is no place in it for {layer.name}.{role}")
+            shape = tuple(layer.tensors[role].shape)
+            if shape != shapes[role]:
                 raise self.misfit(
-                    f"{layer.name}.{role} has the shape {tuple(tensor.shape)} instead of {shape}"
+                    f"{layer.name}.{role} has the shape {shape} instead of {shapes[role]}"
                 )
-            self.tensors[f"{node}.{role}"] = tensor
+            self.tensors[f"{node.name}.{role}"] = layer.tensors[role]
+        return self._add(node, channels)
 
-    def _kernel(self, layer: Layer) -> Sizes:
-        """Return the kernel of a convolution over as many axes as the first has."""
-        if len(layer.kernel) != self.spatial_dims:
-            raise self.misfit(
-                f"{layer.name} spans {len(layer.kernel)} axes and the first convolution "
-                f"{self.spatial_dims}"
-            )
-        return layer.kernel
+    def _has_bias(self, layer: Layer, word: str) -> bool:
+        """Say whether a layer has a bias; refuse it if others of its word differ."""
+        expected = self._biased.setdefault(word, layer.has_bias)
+        if layer.has_bias != expected:
+            lacks = self._first_with[word] if layer.has_bias else layer.name
+            raise self.misfit(f"{lacks}.bias is missing")
+        self._first_with.setdefault(word, layer.name)
+        return expected
 
     def _each_axis(self, size: int | Sizes) -> Sizes:
         """Repeat a number along all axes."""
@@ -378,3 +399,18 @@ class GraphBuilder:
             number += 1
             name = f"{plain}_{number}"
         return name
+
+
+def weight_shapes(node: Weighted) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a node's tensors, by role."""
+    if isinstance(node, Activation):
+        return {"weight": (node.channels,)}
+    if isinstance(node, Norm):
+        roles = ["weight", "bias"] if node.affine else []
+        roles += ["running_mean", "running_var"] if node.kind == "batch" else []
+        return dict.fromkeys(roles, (node.channels,))
+    channels = (node.out_channels, node.in_channels // node.groups)
+    if isinstance(node, TransposedConvolution):
+        channels = (node.in_channels, node.out_channels // node.groups)
+    bias = {"bias": (node.out_channels,)} if node.bias else {}
+    return {"weight": (*channels, *node.kernel), **bias}
