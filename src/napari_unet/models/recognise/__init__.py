@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING
 
 from napari_unet.errors import ModelError
 from napari_unet.models.recognise.layers import Layers
+from napari_unet.models.recognise.libraries import LIBRARIES
+from napari_unet.models.recognise.names import cleaned, versions
+from napari_unet.models.recognise.plain import recognise_plain
+from napari_unet.models.recognise.refusing import why_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,11 +18,11 @@ if TYPE_CHECKING:
 
     from napari_unet.models.found import Found
 
-Recogniser = Callable[[Layers], "list[Found] | None"] if TYPE_CHECKING else object
-"""Gives the readings of its kind of network, the likeliest first; None: it is another kind."""
+    Recogniser = Callable[[Layers], list[Found] | None]
 
-RECOGNISERS: tuple[Recogniser, ...] = ()
-"""The kinds that are known, the ones with the most telling names first."""
+RECOGNISERS: tuple[Recogniser, ...] = (*LIBRARIES, recognise_plain)
+"""Each gives the readings of its kind of network, the likeliest first, or None if the tensors
+are of another kind; those with the most telling names come first."""
 
 
 def recognise(tensors: Mapping[str, torch.Tensor]) -> list[Found]:
@@ -27,21 +31,29 @@ def recognise(tensors: Mapping[str, torch.Tensor]) -> list[Found]:
     Parameters
     ----------
     tensors : mapping of str to Tensor
-        A state dict, in the order of the file; prefixes of wrappers already taken off.
+        A state dict, in the order of the file.
 
     Returns
     -------
     list of Found
-        The readings that fit, the likeliest first; never empty.
+        The readings that fit, the likeliest first; never empty. Their tensors are float32.
 
     Raises
     ------
     ModelError
         If no network that is known fits: the sentence says what differs.
     """
-    layers = Layers(tensors)
+    candidates = [Layers(named) for named in versions(cleaned(tensors))]
+    differences: list[ModelError] = []
     for recogniser in RECOGNISERS:
-        found = recogniser(layers)
-        if found:
-            return found
-    raise ModelError("The tensors are not those of a U-Net that is known.")
+        for layers in candidates:
+            try:
+                found = recogniser(layers)
+            except ModelError as error:
+                differences.append(error)
+                continue
+            if found:
+                return found
+    if differences:
+        raise differences[0]
+    raise ModelError(why_not(candidates[-1]))

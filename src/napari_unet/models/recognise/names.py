@@ -1,0 +1,124 @@
+"""Names are freed of what wrappers put before them, and of what is no layer."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_unet.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NO_LAYERS = re.compile(
+    r"(^|\.)(total_ops|total_params)$|^(n_averaged|global_step|epoch)$"
+    r"|^(\w*(loss|criterion|metric)\w*)\."
+)
+"""What profilers, averaging and losses leave beside the layers."""
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_AVERAGED = ("ema", "swa", "averaged", "teacher", "shadow")
+_MOST_PREFIXES = 5
+_SPATIAL_FROM = 3
+
+
+def cleaned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of the layers, real numbers as float32.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        A state dict.
+
+    Returns
+    -------
+    dict of str to Tensor
+        In the same order; weight norm is multiplied out.
+
+    Raises
+    ------
+    ModelError
+        If a weight is no finite real number.
+    """
+    result: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        if _NO_LAYERS.search(key):
+            continue
+        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+            raise ModelError(
+                f"Tensor {key} holds numbers of a kind that cannot be computed with here "
+                f"({tensor.dtype}). Ask for the weights in float32."
+            )
+        if tensor.is_floating_point():
+            tensor = tensor.detach().float()
+            if not bool(torch.isfinite(tensor).all()):
+                raise ModelError(
+                    f"Tensor {key} holds values that are not finite numbers, so the network "
+                    "cannot give an answer. Ask for an earlier version of the weights."
+                )
+        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        result[name] = tensor
+    return _without_weight_norm(result)
+
+
+def versions(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """Return the tensors under their names, and again without each prefix that all share.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        A cleaned state dict.
+
+    Returns
+    -------
+    list of dict of str to Tensor
+        As named first. What stands beside the prefix that has all convolutions is left out, and
+        so are averaged weights beside the weights themselves.
+    """
+    result = [tensors]
+    for _ in range(_MOST_PREFIXES):
+        inner = _unwrapped(result[-1])
+        if inner is None:
+            break
+        result.append(inner)
+    return result
+
+
+def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """Take off the first part of the names if all convolutions share it."""
+    firsts = [
+        key.partition(".")[0]
+        for key, tensor in tensors.items()
+        if tensor.ndim >= _SPATIAL_FROM and "." in key
+    ]
+    own = [first for first in dict.fromkeys(firsts) if not first.lower().startswith(_AVERAGED)]
+    own = own or list(dict.fromkeys(firsts))[:1]
+    if len(own) != 1 or any(t.ndim >= _SPATIAL_FROM and "." not in k for k, t in tensors.items()):
+        return None
+    start = f"{own[0]}."
+    inner = {key[len(start) :]: t for key, t in tensors.items() if key.startswith(start)}
+    return inner if all("." in key for key in inner) else None
+
+
+def _without_weight_norm(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Multiply out weights that are stored as direction and length."""
+    endings = (
+        ("weight_v", "weight_g"),
+        ("parametrizations.weight.original1", "parametrizations.weight.original0"),
+    )
+    result: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        for direction, length in endings:
+            name = key.removesuffix(direction)
+            other = tensors.get(name + length)
+            if name != key and other is not None and other.ndim == tensor.ndim:
+                axes = tuple(axis for axis in range(other.ndim) if other.shape[axis] == 1)
+                norm = tensor.norm(dim=axes, keepdim=True)
+                result[f"{name}weight"] = tensor * (other / norm)
+                break
+            if key.endswith(length) and key.removesuffix(length) + direction in tensors:
+                break
+        else:
+            result[key] = tensor
+    return result

@@ -1,0 +1,344 @@
+"""Units are put together to a U: the order in which they are computed, found from their shapes.
+
+Down the contracting path each unit reads what the one before gives; now and then the features are
+halved and kept as a skip. Up the expanding path they are doubled, the skips come back one after
+the other, and the unit that reads a join has as many channels in as both sides have together.
+That leaves few ways to use each unit once, mostly one. Where there are several, the one wins
+that follows the order of the file and the division of the names.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import TYPE_CHECKING, Literal
+
+from napari_unet.models.recognise.units import Unit, common_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_MOST_STATES = 60_000
+_MOST_LEVELS = 8
+_LARGEST_UP_KERNEL = 6
+_JUMP = 1.0
+_JUMP_INTO_GROUP = 3.0
+_UNEVEN = 0.3  # for each convolution that a level has more or fewer than the one before
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Something that is done with the features."""
+
+    kind: Literal["unit", "residual", "down", "up", "gate", "join"]
+    units: tuple[Unit, ...] = ()
+    """What computes: of residual the main path; of up at most one; of gate three: of the features
+    from below, of the skip, and of their sum."""
+    shortcut: Unit | None = None
+    transposed: bool = False
+    how: Literal["concatenate", "add"] = "concatenate"
+
+
+@dataclass(frozen=True)
+class _State:
+    """How far the way through the network is known."""
+
+    used: int
+    """One bit per unit."""
+    channels: int
+    skips: tuple[int, ...]
+    """Channels of the skips that are still to come back."""
+    up: bool
+    here: int
+    """Blocks since the last change of size."""
+    last: int
+    """Place of the unit that was used last."""
+    before: int
+    """Blocks of the level before."""
+
+
+class Search:
+    """The search for the U in which each unit is used once.
+
+    Parameters
+    ----------
+    units : sequence of Unit
+        In the order of the file.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._units = list(units)
+        self._all = (1 << len(self._units)) - 1
+        self._common = [
+            common_start(one.name, other.name)
+            for one, other in zip(self._units, self._units[1:], strict=False)
+        ]
+        self._gates = list(self._find_gates())
+        self._residuals = list(self._find_residuals())
+
+    def run(self) -> list[Step] | None:
+        """Return the steps of the likeliest way, or None if there is none."""
+        number = count()
+        queue: list[tuple[float, int, _State]] = []
+        came: dict[_State, tuple[_State | None, tuple[Step, ...]]] = {}
+        best: dict[_State, float] = {}
+        for cost, state, steps in self._starts():
+            if cost < best.get(state, math.inf):
+                best[state], came[state] = cost, (None, steps)
+                heapq.heappush(queue, (cost, next(number), state))
+        done: set[_State] = set()
+        while queue and len(done) < _MOST_STATES:
+            cost, _, state = heapq.heappop(queue)
+            if state in done:
+                continue
+            done.add(state)
+            if state.used == self._all and state.up and not state.skips:
+                return self._way(state, came)
+            for extra, following, steps in self._moves(state):
+                total = cost + extra
+                if total < best.get(following, math.inf):
+                    best[following], came[following] = total, (state, steps)
+                    heapq.heappush(queue, (total, next(number), following))
+        return None
+
+    @staticmethod
+    def _way(
+        state: _State, came: dict[_State, tuple[_State | None, tuple[Step, ...]]]
+    ) -> list[Step]:
+        parts = []
+        at: _State | None = state
+        while at is not None:
+            at, steps = came[at]
+            parts.append(steps)
+        return [step for steps in reversed(parts) for step in steps]
+
+    def _starts(self) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
+        """Give each block that may be the first one."""
+        for cost, wide, narrow, used, last, step in self._blocks(None, 0):
+            extra = 0.0 if step.units[0].place == 0 else _JUMP + 0.1 * math.log2(wide)
+            yield cost + extra, _State(used, narrow, (), False, 1, last, 0), (step,)
+
+    def _moves(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
+        """Give each step that may follow."""
+        for cost, wide, narrow, used, last, step in self._blocks(state.last, state.used):
+            if wide != state.channels:
+                continue
+            total_used = state.used | used
+            along = cost
+            place = step.units[0].place
+            if total_used != self._all:  # the last convolution stands apart
+                along += 0.7 if place == state.last + 1 and self._strength(place) == 0 else 0.0
+            if not state.up and narrow > wide and state.here:
+                along += 0.5
+            yield (
+                along,
+                _State(total_used, narrow, state.skips, state.up, state.here + 1, last, state.before),
+                (step,),
+            )
+            if not state.up and state.here and len(state.skips) < _MOST_LEVELS:
+                down = cost + self._boundary(state.last, place) + self._uneven(state)
+                down += 0.0 if narrow > wide else 0.5 if narrow == wide else 2.0
+                skips = (*state.skips, state.channels)
+                yield (
+                    down,
+                    _State(total_used, narrow, skips, False, 1, last, state.here),
+                    (Step("down"), step),
+                )
+        if not state.up and state.here and len(state.skips) < _MOST_LEVELS:
+            yield from self._strided(state)
+        if state.skips and state.here:
+            yield from self._ups(state)
+
+    def _strided(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
+        """Give the convolutions of even kernel that may halve the size."""
+        for unit in self._free(state.used):
+            if unit.keeps_size or unit.wide != state.channels or max(unit.kernel) > 4:
+                continue
+            cost = 0.5 + self._jump(state.last, unit.place, state.used) + self._uneven(state)
+            yield (
+                cost,
+                _State(
+                    state.used | 1 << unit.place,
+                    unit.narrow,
+                    (*state.skips, state.channels),
+                    False,
+                    0,
+                    unit.place,
+                    state.here,
+                ),
+                (Step("down", (unit,)),),
+            )
+
+    def _ups(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
+        """Give the ways to double the size and to join the skip."""
+        for cost, narrow, used, last, step in self._upsamplings(state):
+            skip = state.skips[-1]
+            gates: list[tuple[float, int, int, tuple[Step, ...]]] = [(0.0, 0, last, ())]
+            gates += self._gated(state.used | used, last, narrow, skip)
+            for gate_cost, gate_used, gate_last, gate in gates:
+                mask = state.used | used | gate_used
+                for how, channels, join_cost in (
+                    ("concatenate", narrow + skip, 0.0),
+                    ("add", skip if skip == narrow else 0, 2.0),
+                ):
+                    reader = next(
+                        (b for b in self._blocks(gate_last, mask) if b[1] == channels), None
+                    )
+                    if reader is None:
+                        continue
+                    following = _State(
+                        mask, channels, state.skips[:-1], True, 0, gate_last, state.here
+                    )
+                    yield (
+                        cost + gate_cost + join_cost,
+                        following,
+                        (step, *gate, Step("join", how=how)),  # type: ignore[arg-type]
+                    )
+
+    def _upsamplings(self, state: _State) -> Iterator[tuple[float, int, int, int, Step]]:
+        """Give the ways to double the size: (cost, channels, used, last, step)."""
+        nothing = 0.0
+        following = state.last + 1
+        if following < len(self._units) and not state.used >> following & 1:
+            nothing = self._boundary(state.last, following)
+        yield nothing, state.channels, 0, state.last, Step("up")
+        for unit in self._free(state.used):
+            if max(unit.kernel) > _LARGEST_UP_KERNEL:
+                continue
+            cost = self._jump(state.last, unit.place, state.used)
+            first, second = unit.conv.sizes
+            used = 1 << unit.place
+            even = not unit.keeps_size
+            if first == state.channels and max(unit.kernel) > 1:
+                extra = 0.0 if even or first != second else 0.5
+                step = Step("up", (unit,), transposed=True)
+                yield cost + extra, second, used, unit.place, step
+            if second == state.channels:
+                extra = 0.5 if even and first == second else 0.0
+                if max(unit.kernel) > 2 and "up" not in unit.name.lower():
+                    extra += self._boundary(state.last, unit.place)
+                yield cost + extra, first, used, unit.place, Step("up", (unit,))
+
+    def _gated(
+        self, used: int, last: int, below: int, skip: int
+    ) -> list[tuple[float, int, int, tuple[Step, ...]]]:
+        """Give the gates that fit between features from below and a skip."""
+        fitting = []
+        for of_below, of_skip, attention in self._gates:
+            mask = sum(1 << unit.place for unit in (of_below, of_skip, attention))
+            if used & mask or of_below.wide != below or of_skip.wide != skip:
+                continue
+            first = min(of_below.place, of_skip.place)
+            step = Step("gate", (of_below, of_skip, attention))
+            cost = self._jump(last, first, used) - 0.5
+            fitting.append((max(cost, 0.0), mask, attention.place, (step,)))
+        return fitting
+
+    def _blocks(
+        self, last: int | None, used: int
+    ) -> Iterator[tuple[float, int, int, int, int, Step]]:
+        """Give what keeps the size: (cost, channels in, out, used, last, step)."""
+        for unit in self._free(used):
+            if unit.keeps_size:
+                cost = self._jump(last, unit.place, used)
+                mask = 1 << unit.place
+                yield cost, unit.wide, unit.narrow, mask, unit.place, Step("unit", (unit,))
+        for main, shortcut in self._residuals:
+            mask = sum(1 << unit.place for unit in (*main, shortcut))
+            if used & mask:
+                continue
+            first = min(main[0].place, shortcut.place)
+            final = max(main[-1].place, shortcut.place)
+            step = Step("residual", main, shortcut)
+            yield self._jump(last, first, used), main[0].wide, main[-1].narrow, mask, final, step
+
+    def _free(self, used: int) -> Iterator[Unit]:
+        return (unit for unit in self._units if not used >> unit.place & 1)
+
+    def _jump(self, last: int | None, place: int, used: int) -> float:
+        """Say what it costs not to follow the order of the file."""
+        if last is None or place == last + 1:
+            return 0.0
+        if place == 0 or used >> (place - 1) & 1 or self._strength(place) == 0:
+            return _JUMP
+        return _JUMP_INTO_GROUP
+
+    def _strength(self, place: int) -> int:
+        """Say how well names divide before a unit: 0 well, 1 they do not tell, 2 not at all."""
+        if not 0 < place < len(self._units):
+            return 0
+        here = self._common[place - 1]
+        beside = [
+            self._common[at] for at in (place - 2, place) if 0 <= at < len(self._common)
+        ]
+        if any(here > other for other in beside):
+            return 2
+        return 0 if any(here < other for other in beside) else 1
+
+    def _boundary(self, last: int, place: int) -> float:
+        """Say what a change of size costs between two units."""
+        return float(self._strength(place)) if place == last + 1 else 0.0
+
+    @staticmethod
+    def _uneven(state: _State) -> float:
+        """Say what it costs that a level has more or fewer blocks than the one before."""
+        return _UNEVEN * abs(state.here - state.before) if state.before else 0.0
+
+    def _find_gates(self) -> Iterator[tuple[Unit, Unit, Unit]]:
+        """Find triples of 1x1 convolutions: two into the same width, and one from it to one."""
+        for one, other, attention in zip(
+            self._units, self._units[1:], self._units[2:], strict=False
+        ):
+            pointwise = one.is_pointwise and other.is_pointwise and attention.is_pointwise
+            if not pointwise or attention.narrow != 1:
+                continue
+            if one.narrow == other.narrow == attention.wide and one.wide > 1 and other.wide > 1:
+                yield (other, one, attention) if _is_of_skip(one, other) else (one, other, attention)
+                if one.wide != other.wide:
+                    yield (
+                        (one, other, attention)
+                        if _is_of_skip(one, other)
+                        else (other, one, attention)
+                    )
+
+    def _find_residuals(self) -> Iterator[tuple[tuple[Unit, ...], Unit]]:
+        """Find chains of convolutions with a shortcut beside them."""
+        for shortcut in self._units:
+            if not shortcut.keeps_size:
+                continue
+            for length in (2, 1, 3):
+                for start in (shortcut.place - length, shortcut.place + 1):
+                    main = self._units[start : start + length] if start >= 0 else []
+                    if len(main) == length and _is_shortcut(main, shortcut):
+                        yield tuple(main), shortcut
+
+    @cached_property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self._units)
+
+
+def _is_of_skip(one: Unit, other: Unit) -> bool:
+    """Say whether the first of a gate's convolutions reads the skip, as the names tell."""
+    last = [unit.name.lower().replace("weight", "").split(".") for unit in (one, other)]
+    words = [part for part in zip(*last, strict=False) if part[0] != part[1]]
+    if not words:
+        return False
+    mine, others = words[0]
+    signs = ("_x", "wx", "x", "skip", "theta", "enc", "from_skip")
+    return mine.endswith(signs) and not others.endswith(signs)
+
+
+def _is_shortcut(main: Sequence[Unit], shortcut: Unit) -> bool:
+    """Say whether a convolution may lead past others: same channels in and out."""
+    chained = all(one.narrow == other.wide for one, other in zip(main, main[1:], strict=False))
+    if not chained or not all(unit.keeps_size for unit in main):
+        return False
+    if main[0].wide != shortcut.wide or main[-1].narrow != shortcut.narrow:
+        return False
+    smaller = max(shortcut.kernel) == 1 and max(max(unit.kernel) for unit in main) > 1
+    named = any(word in shortcut.name.lower() for word in ("short", "skip", "res", "identity"))
+    return smaller or (named and len(main) > 1)

@@ -1,0 +1,183 @@
+"""Layers become units: a convolution, with the norm and the slopes that belong to it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from napari_unet.models.recognise.layers import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A convolution and what belongs to it."""
+
+    place: int
+    """Number among the convolutions of the file, from 0."""
+    conv: Layer
+    norm: Layer | None = None
+    norm_first: bool = False
+    """Whether the norm stands before the convolution."""
+    prelu: Layer | None = None
+    gap: bool = False
+    """Whether something without tensors stands between convolution and norm: the activation."""
+
+    @property
+    def name(self) -> str:
+        """Name of the convolution."""
+        return self.conv.name
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Size of the kernel."""
+        return self.conv.kernel
+
+    @property
+    def wide(self) -> int:
+        """Channels in, if it is no transposed convolution."""
+        return self.conv.sizes[1]
+
+    @property
+    def narrow(self) -> int:
+        """Channels out, if it is no transposed convolution."""
+        return self.conv.sizes[0]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether the kernel is of one pixel."""
+        return max(self.kernel) == 1
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether padding can keep the size: the kernel is odd along each axis."""
+        return all(size % 2 for size in self.kernel)
+
+
+def make_units(layers: Iterable[Layer]) -> tuple[list[Unit], list[Layer]]:
+    """Give each norm and each prelu to its convolution.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        Convolutions, norms and prelus, in the order of the file.
+
+    Returns
+    -------
+    list of Unit
+        One for each convolution, in the order of the file.
+    list of Layer
+        Norms and prelus that belong to none.
+    """
+    rest: list[Layer] = []
+    units: list[Unit] = []
+    for _, group in groupby(layers, key=_block):
+        _add_group(list(group), units, rest)
+    return units, rest
+
+
+def _block(layer: Layer) -> str:
+    """Name what a layer and its norm have in common, whatever each of them is called."""
+    return layer.parent
+
+
+def _add_group(group: Sequence[Layer], units: list[Unit], rest: list[Layer]) -> None:
+    """Add the units of the layers of one module."""
+    convs = [layer for layer in group if layer.kind == "convolution"]
+    norms = [layer for layer in group if layer.kind == "norm"]
+    start = len(units)
+    units.extend(Unit(start + i, conv) for i, conv in enumerate(convs))
+    first = bool(convs) and group[0].kind == "norm" and group[-1].kind == "convolution"
+    if first and len(norms) == len(convs) and not _pairs_after(convs, norms):
+        first = all(norm.channels == conv.sizes[1] for norm, conv in zip(norms, convs, strict=True))
+        if first:
+            for i, norm in enumerate(norms):
+                units[start + i] = replace(units[start + i], norm=norm, norm_first=True)
+            norms = []
+    if norms and len(norms) == len(convs) and _pairs_after(convs, norms):
+        for i, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
+            units[start + i] = replace(units[start + i], norm=norm, gap=_has_gap(conv, norm))
+        norms = []
+    before: Layer | None = None
+    for layer in group:
+        if layer.kind == "norm" and layer in norms:
+            owner = _owner(layer, before, units, start)
+            if owner is None:
+                rest.append(layer)
+            else:
+                gap = _has_gap(units[owner].conv, layer)
+                units[owner] = replace(units[owner], norm=layer, gap=gap)
+        elif layer.kind == "prelu":
+            if len(units) and units[-1].prelu is None and before is not None:
+                place = _last_conv(before, units)
+                units[place] = replace(units[place], prelu=layer)
+            else:
+                rest.append(layer)
+        before = layer
+
+
+def _pairs_after(convs: Sequence[Layer], norms: Sequence[Layer]) -> bool:
+    """Say whether each norm, in order, has the channels that a convolution gives."""
+    if len(convs) != len(norms):
+        return False
+    pairs = list(zip(convs, norms, strict=True))
+    if not all(norm.channels in _gives(conv) for conv, norm in pairs):
+        return False
+    # A norm before each convolution fits as well if all widths are equal: then names tell.
+    before = all(norm.channels == conv.sizes[1] for conv, norm in pairs)
+    named_first = all(
+        norm.index is not None and conv.index is not None and norm.index < conv.index
+        for conv, norm in pairs
+    )
+    return not (before and named_first)
+
+
+def _gives(conv: Layer) -> set[int]:
+    """Channels that a convolution may give: of an even kernel it may be a transposed one."""
+    return set(conv.sizes)
+
+
+def _owner(norm: Layer, before: Layer | None, units: list[Unit], start: int) -> int | None:
+    """Find the convolution that a norm follows."""
+    if before is not None:
+        place = _last_conv(before, units)
+        if place >= 0 and units[place].norm is None:
+            if norm.channels in _gives(units[place].conv):
+                return place
+    for unit in units[start:]:
+        if unit.norm is None and norm.channels in _gives(unit.conv):
+            return unit.place
+    # The norm stands in a module of its own, right after the convolution's.
+    if len(units) == start and units and units[-1].norm is None:
+        if norm.channels in _gives(units[-1].conv):
+            return units[-1].place
+    return None
+
+
+def _last_conv(layer: Layer, units: list[Unit]) -> int:
+    """Find the convolution that a layer is or belongs to."""
+    for unit in reversed(units):
+        if layer in (unit.conv, unit.norm, unit.prelu):
+            return unit.place
+    return len(units) - 1
+
+
+def _has_gap(conv: Layer, norm: Layer) -> bool:
+    """Say whether an activation stands between convolution and norm, as their numbers tell."""
+    if conv.index is None or norm.index is None or conv.parent != norm.parent:
+        return False
+    return norm.index - conv.index == 2
+
+
+def common_start(first: str, second: str) -> int:
+    """Count the characters that two names start with in common, whole numbers at a time."""
+    count = 0
+    for one, other in zip(re.findall(r"\d+|\D", first), re.findall(r"\d+|\D", second), strict=False):
+        if one != other:
+            break
+        count += len(one)
+    return count
