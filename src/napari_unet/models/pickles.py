@@ -31,6 +31,8 @@ _RUNS_CODE = frozenset(
     "venv webbrowser zipimport _operator _pickle _posixsubprocess _thread".split()
 )
 """Modules and functions that no weights need and that programs are run with."""
+_LISTS_OF_TORCHSCRIPT = "torch.jit._pickle."
+"""Its functions make plain lists of numbers and tensors."""
 _DATA_ROOTS = frozenset(
     "argparse array ast collections copy copyreg copy_reg datetime decimal easydict enum fractions "
     "functools ml_collections numpy omegaconf pandas pathlib random re sklearn torch uuid yacs "
@@ -329,6 +331,7 @@ def _refuse_code(path: str, *, is_class: bool) -> None:
     """Raise if what is called runs code, or could."""
     parts = path.split(".")
     known = any(".".join(parts[: count + 1]) in _RUNS_CODE for count in range(len(parts)))
+    known = known and not path.startswith(_LISTS_OF_TORCHSCRIPT)
     # Classes of strangers hold settings; their functions could do anything.
     looks_like_class = is_class or parts[-1].lstrip("_")[:1].isupper()
     if known or not (looks_like_class or parts[0] in _DATA_ROOTS):

@@ -1,0 +1,330 @@
+"""Reads the network in a TorchScript file, traced or scripted, without letting torch open it.
+
+A TorchScript file is a zip of weights, of a pickle that says which module holds which weight,
+and of code in a small part of Python. ``torch.jit.load`` would compile that code and run parts of
+it (``__setstate__``). Here the pickle is read as data (:mod:`napari_unet.models.pickles`), and
+the code is followed as text (:mod:`napari_unet.models.torchscript_code`): each call of a known
+operation becomes a layer, each other call is refused by its name.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_unet.errors import ModelError
+from napari_unet.models.graph_builder import (
+    Feature,
+    GraphBuilder,
+    all_found,
+    probe_sizes,
+    unsupported,
+)
+from napari_unet.models.pickles import Made, Name, read_pickle
+from napari_unet.models.torchscript_code import Interpreter, Script, parse_code
+from napari_unet.models.torchscript_layers import OPERATIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_unet.models.found import Found
+
+_MOST_CODE = 64 << 20
+_MOST_PICKLE = 64 << 20
+_MOST_TRIALS = 8
+_TRIAL_PX = 1024
+_CONVOLUTIONS = ("torch.conv2d", "torch.conv3d", "torch._convolution", "torch.convolution")
+_STORAGES: dict[str, torch.dtype] = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_LISTS = {"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"}
+_ERRORS_OF_DAMAGE = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    RuntimeError,
+    MemoryError,
+)
+
+
+def read_torchscript(path: Path) -> list[Found]:
+    """Read the network in a TorchScript file.
+
+    Parameters
+    ----------
+    path : Path
+        A file of ``torch.jit.save``.
+
+    Returns
+    -------
+    list of Found
+        One for each result that is an image.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged, has several inputs, or an operation that is not known.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read(path, _Archive(archive))
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise ModelError(_damaged(path, error)) from error
+    except _ERRORS_OF_DAMAGE as error:
+        raise ModelError(_damaged(path, error)) from error
+
+
+class _Archive:
+    """The parts of a file, by their names without the outermost folder."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        infos = archive.infolist()
+        pickles = [info.filename for info in infos if info.filename.endswith("data.pkl")]
+        if not pickles:
+            raise ValueError("it has no list of weights")
+        top = min(pickles, key=len).removesuffix("data.pkl")
+        self._infos = {
+            info.filename.removeprefix(top): info for info in infos if info.filename.startswith(top)
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._infos
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Read a part that is no larger than a limit in bytes."""
+        info = self._infos[name]
+        if info.file_size > limit or (info.compress_size * 1100 + 1024 < info.file_size):
+            raise ValueError(f"{name} is too large")
+        return self._archive.read(info)
+
+    def code(self) -> dict[str, str]:
+        """Return the code by module: ``__torch__.unet``."""
+        texts, total = {}, 0
+        for name in self._infos:
+            if name.startswith("code/") and name.endswith(".py"):
+                text = self.read(name, _MOST_CODE).decode()
+                total += len(text)
+                if total > _MOST_CODE:
+                    raise ValueError("its code is too large")
+                texts[name.removeprefix("code/").removesuffix(".py").replace("/", ".")] = text
+        return texts
+
+    def objects(self, name: str) -> Any:
+        """Read a pickle of modules and tensors."""
+        folder = name.removesuffix(".pkl")
+        storages: dict[str, torch.Tensor] = {}
+
+        def refer(reference: Any) -> Any:
+            if not (isinstance(reference, tuple) and len(reference) >= 5):
+                raise ValueError("a weight is described in a way that is not known")
+            kind, key = reference[1], str(reference[2])
+            dtype = _STORAGES.get(kind.path.rpartition(".")[2] if isinstance(kind, Name) else "")
+            if dtype is None:
+                raise unsupported("weights of an unusual type")
+            if key not in storages:
+                # A name of its own for each, no path: torch writes numbers.
+                data = bytearray(self.read(f"{folder}/{key}", 1 << 40))
+                whole = len(data) - len(data) % dtype.itemsize
+                storages[key] = (
+                    torch.frombuffer(data[:whole], dtype=dtype)
+                    if whole
+                    else torch.empty(0, dtype=dtype)
+                )
+            return storages[key]
+
+        return read_pickle(io.BytesIO(self.read(name, _MOST_PICKLE)), _make, refer)
+
+
+def _make(path: str, arguments: tuple[Any, ...]) -> Any:
+    """Make the values that TorchScript pickles."""
+    last = path.rpartition(".")[2]
+    if path.startswith("torch._utils._rebuild_tensor"):
+        return _tensor(*arguments[:4])
+    if path == "torch._utils._rebuild_parameter":
+        return arguments[0]
+    if path.startswith("torch.jit._pickle."):
+        if last in _LISTS:
+            return list(arguments[0])
+        if last == "restore_type_tag":
+            return arguments[0]
+    return NotImplemented
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> torch.Tensor:
+    """Lay a tensor over a storage."""
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, torch.Tensor) or any(not isinstance(n, int) for n in numbers):
+        raise ValueError("a weight is described in a way that is not known")
+    if min(numbers) < 0 or len(shape) != len(strides) or len(shape) > 16:
+        raise ValueError("a weight has a negative size")
+    last = offset + sum((s - 1) * t for s, t in zip(shape, strides, strict=True))
+    if math.prod(shape) and last >= storage.numel():
+        raise ValueError("a weight is larger than the file")
+    if math.prod(shape) > storage.numel():
+        raise ValueError("a weight repeats itself")
+    return torch.as_strided(storage, tuple(shape), tuple(strides), offset)
+
+
+def _read(path: Path, archive: _Archive) -> list[Found]:
+    """Read the modules and follow their code."""
+    script = parse_code(archive.code())
+    module = archive.objects("data.pkl")
+    constants = archive.objects("constants.pkl") if "constants.pkl" in archive else ()
+    if not isinstance(module, Made) or script.method(module.by, "forward") is None:
+        raise ModelError(
+            f"{path.name} holds no module with code for its forward pass. Save it again with "
+            "torch.jit.save."
+        )
+    count = len(script.inputs(module.by))
+    if count != 1:
+        word = {0: "no", 2: "two", 3: "three", 4: "four"}.get(count, str(count))
+        raise ModelError(
+            f"The network in {path.name} cannot be used: it has {word} inputs, and one image is "
+            "given to a network here. Use a network with one input."
+        )
+    traced = _traced_shape(archive)
+    if traced is not None:
+        dims, channels = len(traced) - 2, traced[1]
+    else:
+        dims, channels = _kind_of_image(script, module, constants)
+    try:
+        return _follow(script, module, constants, probe_sizes(dims), channels)
+    except ModelError:
+        if traced is None:
+            raise
+        # What was computed when it was traced may be fixed in it: then it is true of that size.
+        sizes = probe_sizes(dims, traced[2:])
+        return _follow(script, module, constants, sizes, channels)
+
+
+def _follow(
+    script: Script, module: Made, constants: Any, sizes: np.ndarray, channels: int
+) -> list[Found]:
+    """Follow the forward pass for some sizes of image."""
+    builder = GraphBuilder(sizes.shape[1], channels, sizes)
+    interpreter = Interpreter(script, builder, constants, OPERATIONS)
+    result = interpreter.run(module, builder.image)
+    images = _images(result)
+    if not images:
+        raise ModelError(
+            "The network gives no image. Use a network for segmentation, which gives a value for "
+            "each pixel."
+        )
+    return all_found(builder, images, "TorchScript")
+
+
+def _images(result: Any) -> list[tuple[str, Feature]]:
+    """Collect the features in a result, with their places in it."""
+    if isinstance(result, Feature):
+        return [("", result)]
+    if isinstance(result, dict):
+        return [(f"output {key}", v) for key, v in result.items() if isinstance(v, Feature)]
+    if isinstance(result, list | tuple):
+        return [
+            (f"output {place}", v) for place, v in enumerate(result, 1) if isinstance(v, Feature)
+        ]
+    return []
+
+
+def _tensors_of(module: Any, seen: set[int]) -> list[torch.Tensor]:
+    """Collect the weights of a module and of those in it."""
+    if isinstance(module, torch.Tensor):
+        return [module]
+    if not isinstance(module, Made) or id(module) in seen or not isinstance(module.state, dict):
+        return []
+    seen.add(id(module))
+    return [t for value in module.state.values() for t in _tensors_of(value, seen)]
+
+
+def _kind_of_image(script: Script, module: Made, constants: Any) -> tuple[int, int]:
+    """Find axes and channels: those of the first kernel that the image reaches."""
+    kernels = [w for w in _tensors_of(module, set()) if w.ndim in {4, 5}]
+    if not kernels:
+        raise ModelError(
+            "The file holds no weights of convolutions. Use the file of a network for images."
+        )
+    axes = [kernel.ndim - 2 for kernel in kernels]
+    dims = max(set(axes), key=axes.count)
+    candidates = dict.fromkeys(int(kernel.shape[1]) for kernel in kernels)
+    for channels in [*candidates][:_MOST_TRIALS]:
+        builder = GraphBuilder(dims, channels, np.full((1, dims), _TRIAL_PX, np.int64))
+        operations = {**OPERATIONS, **dict.fromkeys(_CONVOLUTIONS, _reach)}
+        try:
+            Interpreter(script, builder, constants, operations).run(module, builder.image)
+        except _Reached as reached:
+            return dims, reached.channels
+        except ModelError:
+            continue
+    return dims, next(iter(candidates))
+
+
+class _Reached(Exception):  # no error: it ends a search
+    """The first convolution was reached."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+
+def _reach(_: Interpreter, arguments: list[Any], named: dict[str, Any]) -> Any:
+    """Stand in for a convolution: end with the number of channels that it reads."""
+    groups = arguments[8] if len(arguments) > 8 else named.get("groups", 1)
+    if len(arguments) == 7:
+        groups = arguments[6]
+    raise _Reached(int(arguments[1].shape[1]) * int(groups))
+
+
+def _traced_shape(archive: _Archive) -> list[int] | None:
+    """Find the shape of the image that a network was traced with, if the file tells."""
+    if "traced_inputs.pkl" not in archive:
+        return None
+
+    def make(path: str, arguments: tuple[Any, ...]) -> Any:
+        if path.startswith("torch._utils._rebuild_tensor"):
+            return Made("shape", tuple(arguments[2]))
+        return arguments[0] if path.endswith("restore_type_tag") else NotImplemented
+
+    try:
+        text = io.BytesIO(archive.read("traced_inputs.pkl", _MOST_PICKLE))
+        given = read_pickle(text, make, lambda _: None)
+    except _ERRORS_OF_DAMAGE:
+        return None
+    waiting = [given]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Made) and value.by == "shape":
+            shape = [size for size in value.arguments if isinstance(size, int) and size > 0]
+            return shape if len(shape) in {4, 5} else None
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    return None
+
+
+def _damaged(path: Path, reason: object) -> str:
+    """Say that a file is damaged, and how."""
+    return (
+        f"{path.name} is no TorchScript file that can be read, or is damaged ({reason}). Copy or "
+        "download it again, or save it again with torch.jit.save."
+    )
