@@ -31,7 +31,8 @@ from napari_unet.models.library import (
     user_folder,
     weights_path,
 )
-from napari_unet.network.unet import UNet
+from napari_unet.network.build import Network, build_network
+from napari_unet.network.graph_net import GraphNet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,7 +46,7 @@ class Model:
 
     Parameters
     ----------
-    net : UNet
+    net : UNet or GraphNet
         Takes float32 (N, C, *spatial) and gives logits (N, classes, *spatial).
     card : Card
         What the network eats and gives.
@@ -57,7 +58,7 @@ class Model:
         network has.
     """
 
-    def __init__(self, net: UNet, card: Card) -> None:
+    def __init__(self, net: Network, card: Card) -> None:
         if not hasattr(net, "architecture") or not isinstance(card, Card):
             raise ModelError(
                 f"A UNet and its Card were expected, {described(net)} and {described(card)} were "
@@ -75,6 +76,8 @@ class Model:
         """Turn logits (N, classes, *spatial) into probabilities 0..1, as the card says."""
         if self.card.activation == "softmax":
             return torch.softmax(logits, dim=1)
+        if self.card.activation == "none":
+            return logits.clamp(0, 1)
         return torch.sigmoid(logits)
 
 
@@ -226,11 +229,14 @@ def save_in_library(model: Model, name: str | None = None) -> Path:
     return save_model(renamed, user_folder() / f"{chosen}{SUFFIX}")
 
 
-def _build_empty(name: str, card: Card) -> UNet:
+def _build_empty(name: str, card: Card) -> Network:
     """Build the network of a card without memory for its weights."""
     try:
         with torch.device("meta"):
-            return UNet(card.architecture)
+            net = build_network(card.architecture)
+        if isinstance(net, GraphNet):
+            net.check_runs()
+        return net
     except UnetError as error:
         raise ModelError(
             f"The network that the card of {name} describes cannot be built: {error}"

@@ -8,11 +8,14 @@ from napari_unet.network.graph import Graph
 from napari_unet.network.graph_net import GraphNet
 from napari_unet.network.unet import UNet
 
+Network = UNet | GraphNet
+"""What computes logits: a U-Net of ours, or any other network."""
+
 if TYPE_CHECKING:
     from napari_unet.settings import Architecture
 
 
-def build_network(architecture: Architecture | Graph) -> UNet | GraphNet:
+def build_network(architecture: Architecture | Graph) -> Network:
     """Build the network that a card describes, with random weights.
 
     Parameters

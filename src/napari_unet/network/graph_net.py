@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from torch import nn
 
-from napari_unet.errors import ImageError, SettingError, TileSizeError
+from napari_unet.errors import ImageError, ModelError, SettingError, TileSizeError
 from napari_unet.network.graph import IMAGE
 from napari_unet.network.graph_field import GraphField, measure_graph
 from napari_unet.network.graph_layers import make_layer
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import torch
 
     from napari_unet.network.graph import Graph
+
+
+MOST_NUMBERS = 2**36  # of all features of the smallest image together
 
 
 class GraphNet(nn.Module):
@@ -97,6 +100,25 @@ class GraphNet(nn.Module):
     def field(self) -> GraphField:
         """Its grid and how far it looks."""
         return measure_graph(self.architecture)
+
+    def check_runs(self) -> None:
+        """Refuse a network that images cannot be run through.
+
+        Raises
+        ------
+        ModelError
+            If its output does not lie on the pixels of its input, no size of the image fits, or
+            the smallest that does takes more memory than any computer has.
+        """
+        field = self.field
+        numbers = field.smallest**self._dims * sum(
+            count * self.rates[name] for name, count in self.channels.items()
+        )
+        if numbers > MOST_NUMBERS:
+            raise ModelError(
+                f"The features of the smallest image of {field.smallest} px would take "
+                f"{4 * numbers / 2**30:.0f} GiB. The description of the network is wrong."
+            )
 
     @property
     def stride(self) -> int:

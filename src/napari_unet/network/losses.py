@@ -15,8 +15,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Activation = Literal["sigmoid", "softmax"]
+    Activation = Literal["sigmoid", "softmax", "none"]
 
+TINY = 1e-6  # probabilities closer to 0 or 1 than this count as this
 SMOOTHING = 1.0  # in pixels: a crop without any object has a defined Dice, close to 0
 
 
@@ -28,12 +29,12 @@ def masked_loss(
     Parameters
     ----------
     logits : Tensor of float, shape (N, K, *spatial)
-        What the network gives, before its activation.
+        What the network gives, before its activation; probabilities if there is none.
     targets : Tensor of float, shape (N, K, *spatial), range 0..1
         What it should give after its activation; sums to 1 over K for softmax.
     weights : Tensor of float, shape (N, 1, *spatial), 0 or more
         How much each pixel counts; 0 where nothing is known.
-    activation : {"sigmoid", "softmax"}
+    activation : {"sigmoid", "softmax", "none"}
         What turns logits into probabilities.
 
     Returns
@@ -51,14 +52,14 @@ def cross_entropy(
 ) -> Tensor:
     """Weighted mean of the cross-entropy over the pixels.
 
-    For sigmoid the binary cross-entropy, averaged over the outputs; for softmax the
-    cross-entropy between the classes. Parameters as for :func:`masked_loss`.
+    For softmax the cross-entropy between the classes; else the binary cross-entropy, averaged
+    over the outputs. Parameters as for :func:`masked_loss`.
 
     Parameters
     ----------
     logits, targets, weights : Tensor
         See :func:`masked_loss`.
-    activation : {"sigmoid", "softmax"}
+    activation : {"sigmoid", "softmax", "none"}
         What turns logits into probabilities.
 
     Returns
@@ -66,7 +67,7 @@ def cross_entropy(
     Tensor, no dimensions
         In nats per pixel; 0 if all weights are 0.
     """
-    logits = logits.float()
+    logits = as_logits(logits, activation)
     if activation == "softmax":
         loss = -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1, keepdim=True)
     else:
@@ -87,7 +88,7 @@ def soft_dice(
     ----------
     logits, targets, weights : Tensor
         See :func:`masked_loss`.
-    activation : {"sigmoid", "softmax"}
+    activation : {"sigmoid", "softmax", "none"}
         What turns logits into probabilities.
 
     Returns
@@ -99,12 +100,21 @@ def soft_dice(
     ----------
     .. [1] Milletari, Navab, Ahmadi (2016), V-Net, doi:10.1109/3DV.2016.79.
     """
-    logits = logits.float()
+    logits = as_logits(logits, activation)
     probability = logits.softmax(dim=1) if activation == "softmax" else logits.sigmoid()
     over = [0, *range(2, logits.ndim)]
     both = (weights * probability * targets).sum(dim=over)
     either = (weights * (probability**2 + targets**2)).sum(dim=over)
     return (1 - (2 * both + SMOOTHING) / (either + SMOOTHING)).mean()
+
+
+def as_logits(answer: Tensor, activation: Activation) -> Tensor:
+    """Widen a network's answer to float32; turn probabilities into what a sigmoid makes them of.
+
+    Only what lies between 0 and 1 has a gradient then: beyond, it is cut off.
+    """
+    answer = answer.float()
+    return answer.logit(eps=TINY) if activation == "none" else answer
 
 
 def _at_least_tiny(total: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ from napari_unet.network.receptive_field import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_unet.settings import Architecture
 
 __all__ = ["PRESETS", "UNet"]
@@ -70,9 +72,14 @@ class UNet(nn.Module):
         Pixels per side that the unpadded convolutions take off; 0 for a padded net.
     receptive_field : int
         Pixels along one axis that one output pixel depends on, at most.
+    approximate : tuple of str
+        What keeps tiles from giving exactly what the whole image gives: instance or group norm
+        and pyramid pooling, which measure the whole tile. Empty if nothing does.
     exact : bool
-        Whether tiles can give exactly what the whole image gives; not so with instance or group
-        norm or pyramid pooling, which measure the whole tile.
+        Whether that is so.
+    invents_edges : bool
+        Whether something is put in place of what lies beyond the edges of a tile: padding, or
+        the pixel that resizing repeats.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -172,7 +179,7 @@ class UNet(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; frozen levels stay in evaluation."""
         super().train(mode)
-        for block in self.down[: self._frozen_levels]:
+        for block in self.level_layers(self._frozen_levels):
             block.eval()
         return self
 
@@ -189,15 +196,24 @@ class UNet(nn.Module):
         SettingError
             If the network has fewer levels.
         """
-        if not 0 <= levels <= len(self.down):
+        if not 0 <= levels <= self.levels:
             raise SettingError(
-                f"Cannot freeze {levels} levels: the network has {len(self.down)}. "
-                f"Choose 0 to {len(self.down)}."
+                f"Cannot freeze {levels} levels: the network has {self.levels}. "
+                f"Choose 0 to {self.levels}."
             )
         for level, block in enumerate(self.down):
             block.requires_grad_(level >= levels)
         self._frozen_levels = levels
         self.train(self.training)
+
+    @property
+    def levels(self) -> int:
+        """Levels of the contracting path."""
+        return len(self.down)
+
+    def level_layers(self, levels: int) -> list[nn.Module]:
+        """Return the uppermost levels of the contracting path."""
+        return list(self.down[:levels])
 
     def output_size(self, size: int) -> int:
         """Say how large the output is along an axis.
@@ -341,6 +357,8 @@ class UNet(nn.Module):
         self.reach, self.halo = field.reach, field.halo
         self.receptive_field = field.receptive_field
         self.exact = is_exact(self)
+        self.approximate = () if self.exact else tuple(_whole_tile_parts(self.architecture))
+        self.invents_edges = not self.margin or self.architecture.upsampling != "transposed"
 
     def _find_smallest(self, lost: list[int], regained: list[int]) -> int:
         """Find the smallest input of which something is left at every level."""
@@ -380,6 +398,14 @@ def _stage_widths(shape: Architecture) -> tuple[tuple[int, ...], ...]:
     if shape.decoder_widths is not None:
         return shape.decoder_widths
     return tuple((width,) * (1 + shape.convolutions) for width in reversed(shape.widths[:-1]))
+
+
+def _whole_tile_parts(shape: Architecture) -> Iterator[str]:
+    """Name the parts of a network that measure the whole of a tile."""
+    if shape.norm in ("instance", "group"):
+        yield "instance or group norm"
+    if shape.pyramid_pooling:
+        yield "pyramid pooling"
 
 
 def _sizes_up(bottom: int, regained: list[int]) -> list[int]:

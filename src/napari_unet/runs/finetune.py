@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_unet.models.card import Card
-    from napari_unet.network.unet import UNet
+    from napari_unet.network.build import Network
     from napari_unet.runs.evaluate import Outcome, Scores
     from napari_unet.runs.held_out import Split
     from napari_unet.runs.progress import Cancel, Progress
@@ -253,7 +253,7 @@ class _Learner:
         self._net = copy.deepcopy(model.net).to(self.device).eval()
         self._average = copy.deepcopy(self._net)
         self.model = Model(self._average, model.card)  # what is judged
-        levels = len(model.card.architecture.widths)
+        levels = model.net.levels
         if settings.frozen_levels > levels:
             raise SettingError(
                 f"{settings.frozen_levels} levels are to be frozen, but the network has {levels}. "
@@ -327,13 +327,13 @@ class _Learner:
         self._losses, self._reported = self._losses[-1:], time.monotonic()
         return mean
 
-    def result(self) -> UNet:
+    def result(self) -> Network:
         """Return the average, as a network like the one that was given."""
         return self._average.cpu().requires_grad_(True).eval()
 
 
 @torch.no_grad()
-def _follow(average: UNet, net: UNet, step: int) -> None:
+def _follow(average: Network, net: Network, step: int) -> None:
     """Move the average of weights and statistics towards the network's, at first fast."""
     keep = min(1 - 1 / AVERAGE_STEPS, step / (step + 10))
     for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
@@ -341,15 +341,15 @@ def _follow(average: UNet, net: UNet, step: int) -> None:
             mean.lerp_(value, 1 - keep)
 
 
-def _let_batch_norm_follow(net: UNet, frozen_levels: int) -> None:
+def _let_batch_norm_follow(net: Network, frozen_levels: int) -> None:
     """Let batch norm measure what it sees, but for the frozen levels; nothing else changes."""
-    frozen = {layer for level in net.down[:frozen_levels] for layer in level.modules()}
+    frozen = {layer for level in net.level_layers(frozen_levels) for layer in level.modules()}
     for layer in set(net.modules()) - frozen:
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
             layer.train()
 
 
-def _groups(net: UNet, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(net: Network, weight_decay: float) -> list[dict[str, Any]]:
     """Weights of convolutions decay; biases and norms do not."""
     free = [parameter for parameter in net.parameters() if parameter.requires_grad]
     return [
@@ -358,7 +358,7 @@ def _groups(net: UNet, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def _crop_that_fits(net: UNet) -> Callable[[int], int]:
+def _crop_that_fits(net: Network) -> Callable[[int], int]:
     """Return what gives the next side of a crop's part that counts the network can take."""
     return lambda wanted: net.valid_input(wanted + 2 * net.margin) - 2 * net.margin
 

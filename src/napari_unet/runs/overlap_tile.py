@@ -21,6 +21,8 @@ from napari_unet.arrays.normalize import Statistics, normalize
 from napari_unet.arrays.tiles import Tile, cut_tile, moved_tile, plan_tiles, split_tile
 from napari_unet.errors import DeviceError
 from napari_unet.network.devices import choose_device, choose_dtype, is_out_of_memory
+from napari_unet.network.graph_inference import GraphInferenceNet, peak_numbers
+from napari_unet.network.graph_net import GraphNet
 from napari_unet.network.inference import InferenceNet
 from napari_unet.network.turns import TURNS
 from napari_unet.runs.progress import Job, Note, TileDone
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unet.models.model import Model
-    from napari_unet.network.unet import UNet
+    from napari_unet.network.build import Network
+    from napari_unet.network.graph import Graph
     from napari_unet.runs.background import Background
     from napari_unet.settings import Architecture, SegmentSettings
 
@@ -53,7 +56,7 @@ MOST_HALOS, MOST_PX = 22, 1024
 MOST_MEASURED = 3
 _MEASURED = {1: "One tile was", 2: "Two tiles were", 3: "Three tiles were"}
 
-_largest_that_fitted: dict[tuple[Architecture, str], int] = {}
+_largest_that_fitted: dict[tuple[Architecture | Graph, str], int] = {}
 """Tile in pixels, per network and kind of device, after memory ran out in this process."""
 
 
@@ -119,7 +122,7 @@ class OverlapTile:
         self._device = choose_device(settings.device)
         weights = next(model.net.parameters())
         self._dtype = choose_dtype(settings.precision, self._device, weights.dtype)
-        self._net: InferenceNet | None = None
+        self._net: InferenceNet | GraphInferenceNet | None = None
         self._halo = choose_halo(model.net, settings)
         self._choose_tiles()
         self._count, self._is_counted = len(self._tiles), False
@@ -143,8 +146,9 @@ class OverlapTile:
             return
         if not net.exact:
             yield Note(
-                "This network measures all it sees at once (instance or group norm, or pyramid "
-                "pooling), so with tiles the result is approximate. A larger tile comes closer."
+                f"What this network answers depends on all it sees at once "
+                f"({', '.join(net.approximate)}), so with tiles the result is approximate. A "
+                "larger tile comes closer."
             )
         elif net.margin == 0 and self._halo < net.halo:
             yield Note(
@@ -230,7 +234,11 @@ class OverlapTile:
         """Begin to compute the probabilities of one tile; a GPU goes on by itself."""
         net = self._model.net
         if self._net is None:
-            self._net = InferenceNet(net, self._device, self._dtype)
+            self._net = (
+                GraphInferenceNet(net, self._device, self._dtype)
+                if isinstance(net, GraphNet)
+                else InferenceNet(net, self._device, self._dtype)
+            )
         pixels = normalize(cut_tile(channels, tile, net.margin), statistics, self._settings.invert)
         seen = _to_device(torch.from_numpy(pixels)[None], self._device)
         if self._settings.augment:
@@ -245,7 +253,7 @@ class OverlapTile:
         return _Started(tile, *_to_host(answer[0]))
 
     def _answer(
-        self, net: InferenceNet, seen: torch.Tensor, kept: tuple[slice, ...]
+        self, net: InferenceNet | GraphInferenceNet, seen: torch.Tensor, kept: tuple[slice, ...]
     ) -> torch.Tensor:
         """Run the network; what is too large a number for half precision becomes NaN."""
         logits = net(seen, kept)
@@ -359,22 +367,22 @@ class OverlapTile:
         return Note("Memory of the GPU ran out; going on with the CPU, which is slower.")
 
 
-def choose_halo(net: UNet, settings: SegmentSettings) -> int:
+def choose_halo(net: Network, settings: SegmentSettings) -> int:
     """Return the halo in pixels, on the grid: as set, or all that the network needs.
 
     What an unpadded network gives back is right to the last pixel, unless it resizes on the way
-    up: resizing knows nothing beyond the edge of a tile, either.
+    up: resizing knows nothing beyond the edge of a tile, either. So do networks that pad here and
+    not there.
     """
     if net.margin:
-        resizes = net.architecture.upsampling != "transposed"
-        wanted = net.halo - net.margin if resizes else 0
+        wanted = net.halo - net.margin if net.invents_edges else 0
     else:
         wanted = net.halo if settings.halo_px is None else settings.halo_px
     return -(-wanted // net.stride) * net.stride
 
 
 def default_tile(
-    net: UNet,
+    net: Network,
     shape: tuple[int, ...],
     halo_px: int,
     device: str = "cpu",
@@ -384,7 +392,7 @@ def default_tile(
 
     Parameters
     ----------
-    net : UNet
+    net : UNet or GraphNet
         The network.
     shape : tuple of int
         Size of the plane or volume; a short axis leaves more for the others.
@@ -412,12 +420,14 @@ def default_tile(
     return tile
 
 
-def feature_bytes(net: UNet) -> float:
+def feature_bytes(net: Network) -> float:
     """Estimate the bytes per pixel of a tile that the features of all levels take together.
 
     Those that a strip of rows keeps for a while are left out, see
     :class:`napari_unet.network.inference.InferenceNet`.
     """
+    if isinstance(net, GraphNet):
+        return 4 * peak_numbers(net)
     skips = [block.widths[-1] for block in net.blocks]
     below = [0, *(stage.block.widths[-1] for stage in net.stages[-2::-1]), 0]
     dims = net.architecture.spatial_dims
@@ -427,12 +437,12 @@ def feature_bytes(net: UNet) -> float:
     return 4 * (numbers + at_once + net.architecture.in_channels + net.architecture.classes)
 
 
-def _grid(net: UNet) -> tuple[int, int, int]:
+def _grid(net: Network) -> tuple[int, int, int]:
     """Return stride, margin and the smallest output of a network."""
     return net.stride, net.margin, net.valid_input(1) - 2 * net.margin
 
 
-def _smallest_tile(net: UNet, halo_px: int) -> int:
+def _smallest_tile(net: Network, halo_px: int) -> int:
     """Return the smallest tile of which anything is left to keep."""
     return net.valid_input(net.stride + 2 * (halo_px + net.margin))
 
