@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from napari_unet.errors import ModelError
 from napari_unet.network.graph_net import GraphNet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from napari_unet.models.found import Found
+    from napari_unet.models.recognise.layers import Layers
 
 TOLERANCE = 1e-9
 """In float64, relative to the largest value: what is wired otherwise differs far more."""
@@ -66,3 +70,34 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(shape, generator=generator, dtype=torch.float64)
     return image + torch.linspace(-1, 1, shape[-1], dtype=torch.float64)
+
+
+def is_refused(recogniser: Callable[[Layers], list[Found] | None], layers: Layers) -> bool:
+    """Say whether tensors are refused, in a sentence, or left to other recognisers."""
+    try:
+        return recogniser(layers) is None
+    except ModelError as error:
+        return ". " in str(error)
+
+
+def mutilated(
+    state: dict[str, torch.Tensor],
+) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Give a state dict again and again, each time with one tensor gone, changed or added."""
+    first = next(iter(state))  # takes images of any number of channels
+    for key, tensor in state.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        yield f"{key} gone", {other: state[other] for other in state if other != key}
+        shapes = [(), (0,), (*tensor.shape, 2), tuple(tensor.shape[1:])]
+        shapes += [
+            tuple(size + (place == axis) for place, size in enumerate(tensor.shape))
+            for axis in range(min(tensor.ndim, 2))
+        ]
+        for shape in shapes:
+            is_another_image = key == first and shape[:1] + shape[2:] == (
+                tensor.shape[:1] + tensor.shape[2:]
+            )
+            if shape != tuple(tensor.shape) and not is_another_image:
+                yield f"{key} {shape}", {**state, key: torch.zeros(shape)}
+    yield "added", {**state, "something.else.weight": torch.zeros(3, 3)}

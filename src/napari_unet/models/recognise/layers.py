@@ -63,7 +63,7 @@ class Layer:
     def channels(self) -> int:
         """Channels of a norm or number of slopes of a prelu."""
         role = "weight" if self.is_affine else "running_mean"
-        return int(self.tensors[role].shape[0])
+        return self.tensors[role].numel()
 
     @property
     def sizes(self) -> tuple[int, int]:
