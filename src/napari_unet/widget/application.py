@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.files.images import ImageFile, read_image
-from napari_unet.models.library import find_model
+from napari_unet.models.library import find_reading, with_reading
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -40,7 +40,7 @@ def open_viewer(
     """
     from napari_unet.sample_data import sample as make_sample
 
-    weights = find_model(model) if model is not None else None
+    weights = with_reading(*find_reading(model)) if model is not None else None
     read = [read_image(path) for path in images]
     made = make_sample(sample) if sample is not None else None
     import napari

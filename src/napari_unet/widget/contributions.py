@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 DOCK_NAME = "U-Net (U-Net)"
 """The name under which napari's Plugins menu looks for the dock: widget (plugin)."""
 
+OUR_ENDINGS = {".safetensors", ".pth", ".pt", ".ckpt", ".onnx", ".keras"}
+"""Nothing but weights is called so."""
+SHARED = {".zip", ".h5", ".hdf5", ".yaml", ".yml", ""}
+"""Many things are called so; what is empty or damaged may be anybody's."""
+
 LayerData = tuple[Any, dict[str, Any], str]
 
 
@@ -125,11 +130,11 @@ def _bring_to_front(dock: UnetDock) -> None:
         frame.raise_()
 
 
-# Reader: a file of weights dropped onto the window
+# Reader: weights dropped onto the window
 
 
 def get_model_reader(path: str | Sequence[str]) -> Callable[..., list[tuple[None]]] | None:
-    """Tell napari whether a dropped file is for us.
+    """Tell napari whether a dropped file is for us, by its content.
 
     Parameters
     ----------
@@ -139,20 +144,44 @@ def get_model_reader(path: str | Sequence[str]) -> Callable[..., list[tuple[None
     Returns
     -------
     callable or None
-        The reader, or None for anything but ``.safetensors`` files.
+        The reader; None for images, archives and tables, which are for other readers. What was
+        meant to be weights and cannot be opened is taken, so that the dock says why.
     """
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-    ours = paths and all(str(p).lower().endswith(".safetensors") for p in paths)
-    return read_model if ours else None
+    return read_model if paths and all(map(is_for_us, paths)) else None
+
+
+def is_for_us(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file or folder is a network, or a file that only weights are called like.
+
+    Parameters
+    ----------
+    path : str or path
+        What was dropped.
+
+    Returns
+    -------
+    bool
+        True for what the dock can open or say something about.
+    """
+    from napari_unet.errors import ModelError
+    from napari_unet.models.formats import sniff
+
+    try:
+        found = sniff(os.fspath(path))
+    except ModelError:
+        return False
+    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    return found.opens or suffix in OUR_ENDINGS or (found.is_weights and suffix not in SHARED)
 
 
 def read_model(path: str | Sequence[str]) -> list[tuple[None]]:
-    """Hand a file of weights to the dock; of several, the last one.
+    """Hand weights to the dock, whose process opens them; of several, the last ones.
 
     Parameters
     ----------
     path : str or list of str
-        The ``.safetensors`` file.
+        The file or folder.
 
     Returns
     -------

@@ -59,8 +59,8 @@ class UnetDock(QWidget):
         self.session = Session(
             napari_viewer, self.engine, self.preferences.get("compute.device", "auto"), self
         )
-        self.model_panel = ModelPanel(self.session)
         self.segment_panel = SegmentPanel(self.session)
+        self.model_panel = ModelPanel(self.session, self.segment_panel)
         self.correct_panel = CorrectPanel(self.session)
         self.retrain_panel = RetrainPanel(self.session, self.segment_panel)
         self.export_panel = ExportPanel(self.session)
@@ -83,7 +83,7 @@ class UnetDock(QWidget):
         self.model_panel.load_first(self.preferences.get("dock.model", ""))
 
     def load_model_file(self, path: str | Path) -> None:
-        """Use a weights file, e.g. one that was dropped on the viewer."""
+        """Use weights of any format, e.g. a file that was dropped on the viewer."""
         self.model_panel.load(path)
 
     def close_session(self) -> None:
@@ -112,12 +112,12 @@ class UnetDock(QWidget):
         return super().event(event)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Accept a file of weights."""
+        """Accept a file or folder of weights."""
         if any(url.isLocalFile() for url in event.mimeData().urls()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Load the dropped file of weights."""
+        """Load the dropped weights, whatever their format."""
         for url in event.mimeData().urls()[:1]:
             self.load_model_file(url.toLocalFile())
 
@@ -172,7 +172,7 @@ class UnetDock(QWidget):
         self.preferences.set("compute.tile_px", int(self.segment_panel.tile_px.value))
         self.preferences.set("dock.export_format", self.export_panel.format.value)
         if self.session.model is not None:
-            self.preferences.set("dock.model", str(self.session.model.path))
+            self.preferences.set("dock.model", self.session.model.reference)
 
     def _on_engine(self, status: str) -> None:
         if status == "ready" and not self.session.is_busy:

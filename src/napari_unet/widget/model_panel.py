@@ -1,20 +1,40 @@
-"""Model: choose a network, see what it eats and gives, open or save a weights file."""
+"""Model: choose a network, see and change its card, open weights of any format, save them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from magicgui.widgets import Container, PushButton
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QSizePolicy
 
 from napari_unet.errors import UnetError
 from napari_unet.models.card import Card
-from napari_unet.models.library import list_models, user_folder
+from napari_unet.models.description import describe, introduce
+from napari_unet.models.library import Entry, list_models, misfit, user_folder, with_reading
+from napari_unet.settings import Normalization
+from napari_unet.widget.card_dialog import CardDialog
+from napari_unet.widget.channels import MEAN, list_sources
 from napari_unet.widget.fields import choice, column, named, row, text_line
+from napari_unet.widget.model_menu import ModelMenu
+from napari_unet.widget.segment_panel import SegmentPanel
 from napari_unet.widget.session import LoadedModel, Session
+from napari_unet.widget.trial import Piece, piece_in_view
+from napari_unet.widget.trial_dialog import TrialDialog, grey_plane
 
-WEIGHTS_FILTER = "U-Net weights (*.safetensors);;All files (*)"
+ENDINGS = "*.safetensors *.pth *.pt *.ckpt *.onnx *.h5 *.hdf5 *.keras *.zip *.yaml *.yml"
+OPEN_FILTER = f"Weights of a U-Net ({ENDINGS});;All files (*)"
+SAVE_FORMATS = {
+    "This plugin, with the card (*.safetensors)": ("safetensors", ".safetensors"),
+    "PyTorch state dict (*.pth)": ("state-dict", ".pth"),
+    "TorchScript (*.pt)": ("torchscript", ".pt"),
+    "ONNX (*.onnx)": ("onnx", ".onnx"),
+    "bioimage.io package (*.zip)": ("bioimageio", ".zip"),
+}
+MOST_TRIED = 4
 
 
 class ModelPanel:
@@ -24,33 +44,81 @@ class ModelPanel:
     ----------
     session : Session
         The state the panels share.
+    segment : SegmentPanel
+        Knows the image that models are to fit.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._extra: list[tuple[str, str]] = []
+    def __init__(self, session: Session, segment: SegmentPanel) -> None:
+        self._session, self._segment = session, segment
+        self._known: list[Entry] = []
+        self._extra: list[tuple[str, str, Card]] = []
         self.model = choice(
-            "model", "Model", "The network that labels the image.", self._model_choices
+            "model",
+            "Model",
+            "The network that labels the image; those that fit the open image come first.",
+            self._model_choices,
         )
         self.open_model = named(
             PushButton(text="Open weights…"),
             "open_model",
-            "Use a weights file from disk. It can also be dropped here or on the viewer.",
+            "Use weights from disk, whatever their format. They can also be dropped here or on "
+            "the viewer.",
         )
         self.save_model = named(
-            PushButton(text="Save model as…", enabled=False),
+            PushButton(text="Save as…", enabled=False),
             "save_model",
-            "Write the model in use, with its card, to one file you can share.",
+            "Write the model in use to a file: ours with its card, PyTorch, TorchScript, ONNX or "
+            "bioimage.io.",
         )
+        self.card = named(
+            PushButton(text="Card…", enabled=False),
+            "edit_card",
+            "See all that is known of the model, and change what its file could not tell.",
+        )
+        self.more = named(PushButton(text="More"), "more_model", "What is done with files.")
+        self.menu = ModelMenu(session, self.load, self.refresh, self.more.native)
+        self.more.native.setMenu(self.menu)
         self.summary = text_line("model_summary", "No model is loaded yet.")
-        self.container: Container = column(
-            self.model, self.summary, row(self.open_model, self.save_model)
+        self.reading = choice(
+            "reading",
+            "Reading",
+            "The weights fit several networks. Pick one here, or try them on the image.",
+            self._reading_choices,
         )
+        self.try_readings = named(
+            PushButton(text="Try on the image"),
+            "try_readings",
+            "Label what is in view in each way the file can be read, with grey values scaled in "
+            "the usual ways, and pick by looking.",
+        )
+        self.readings = row(self.reading, self.try_readings)
+        self.readings.visible = False
+        self.card.native.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        chosen = row(self.model, self.card)
+        chosen.label = "Model"
+        self.container: Container = column(
+            chosen,
+            self.summary,
+            self.readings,
+            row(self.open_model, self.save_model, self.more),
+        )
+        self._connect()
+
+    def _connect(self) -> None:
+        session = self._session
         self.model.changed.connect(self._on_chosen)
+        self.reading.changed.connect(self._on_reading)
+        self.try_readings.changed.connect(self.try_all)
         self.open_model.changed.connect(self._on_open)
         self.save_model.changed.connect(self._on_save)
+        self.card.changed.connect(self.show_card)
         session.model_changed.connect(self._show_model)
         session.busy_changed.connect(self._on_busy)
+        session.layers_changed.connect(self._refit)
+        self._segment.image.changed.connect(self._refit)
+        self._segment.axes.changed.connect(self._refit)
+
+    # -- actions ------------------------------------------------------------------------------
 
     def load(self, path: str | Path) -> None:
         """Load a model by name or file and make it the one in use."""
@@ -60,33 +128,126 @@ class ModelPanel:
 
     def load_first(self, remembered: str = "") -> None:
         """Load the model used last, else the first of the list."""
-        self.model.reset_choices()
+        self.refresh()
         known = [path for _, path in self._model_choices()]
         if known:
             self.load(remembered if remembered in known else known[0])
 
-    def _model_choices(self) -> list[tuple[str, str]]:
-        """List (name, path) of the known models: bundled, the user's own, opened files."""
+    def refresh(self) -> None:
+        """Look again which models there are."""
         try:
-            known = [(entry.name, str(entry.path)) for entry in list_models()]
+            self._known = list_models()
         except UnetError as error:
             self._session.tell(str(error), warn=True)
-            known = []
-        known += [item for item in self._extra if item[1] not in {p for _, p in known}]
-        names = [name for name, _ in known]
-        return [
-            (f"{name} ({Path(path).name})" if name in names[:i] else name, path)
-            for i, (name, path) in enumerate(known)
+        self._refit()
+
+    def show_card(self) -> CardDialog | None:
+        """Open the card of the model in use."""
+        model = self._session.model
+        if model is None:
+            return None
+        dialog = CardDialog(
+            model,
+            can_try=self._segment.subject() is not None,
+            parent=self.container.native.window(),
+        )
+        dialog.saved.connect(lambda changes: self._change_card(model, changes))
+        dialog.tried.connect(lambda values: self._try_card(model, values))
+        dialog.open()
+        return dialog
+
+    def try_all(self) -> None:
+        """Run each reading of the file on what is in view, for the person to pick by looking.
+
+        Where the file does not say how grey values were scaled, the usual ways are tried, too.
+        """
+        model, image = self._session.model, self._segment.image.value
+        if model is None or image is None:
+            self._session.tell("Open an image first; the models are tried on what is in view.")
+            return
+        ways = _ways_of_scaling(model.card, image.dtype)
+        titles = _reading_titles(model)[:MOST_TRIED]
+        groups = {title: list(ways) for title in titles}
+        trials = [
+            {"reading": number, "card": changes}
+            for number in range(len(titles))
+            for changes in ways.values()
         ]
 
-    def _on_chosen(self, path: str | None) -> None:
+        def pick(number: int) -> None:
+            self._take_trial(model, trials[number])
+
+        self._try(model, groups, trials, model.reading * len(ways), pick)
+
+    # -- private ------------------------------------------------------------------------------
+
+    def _model_choices(self) -> list[tuple[str, str]]:
+        """List (name, reference) of the models: those that fit the image first."""
+        fitting: list[tuple[str, str]] = []
+        other: list[tuple[str, str]] = []
+        for name, reference, card in self._all_models():
+            why = self._misfit(card)
+            text = name if why is None else f"{name} ({why})"
+            (fitting if why is None else other).append((text, reference))
+        return fitting + other
+
+    def _all_models(self) -> list[tuple[str, str, Card | None]]:
+        """List name, reference and card of the known models, each with a name of its own."""
+        known: list[tuple[str, str, Card | None]] = [
+            (e.path.name if e.origin == "recent" else e.name, e.reference, e.card)
+            for e in self._known
+        ]
+        listed = {reference for _, reference, _ in known}
+        known += [extra for extra in self._extra if extra[1] not in listed]
+        names = [name for name, _, _ in known]
+        return [
+            (f"{name} ({_place(reference)})" if name in names[:i] else name, reference, card)
+            for i, (name, reference, card) in enumerate(known)
+        ]
+
+    def _misfit(self, card: Card | None) -> str | None:
+        """Say why a model does not fit the image; one that was never opened may."""
+        image, axes = self._segment.image.value, self._segment.axes.value
+        if card is None or image is None or not axes:
+            return None
+        others = [layer for layer in self._segment.images() if layer is not image]
+        sources = list_sources(image, axes, others)
+        return misfit(card, axes, sum(source.index != MEAN for source in sources))
+
+    def _reading_choices(self) -> list[tuple[str, int]]:
+        model = self._session.model
+        titles = [] if model is None else _reading_titles(model)
+        return [(title, number) for number, title in enumerate(titles)]
+
+    def _refit(self, _: Any = None) -> None:
+        """List the models anew, as they fit the image now; the choice stays."""
+        model = self._session.model
+        with self.model.changed.blocked():
+            self.model.reset_choices()
+            if model is not None and model.reference in self.model.choices:
+                self.model.value = model.reference
+
+    def _on_chosen(self, reference: str | None) -> None:
         current = self._session.model
-        if path and (current is None or str(current.path) != path):
-            self.load(path)
+        if reference and (current is None or current.reference != reference):
+            self.load(reference)
+
+    def _on_reading(self, reading: int | None) -> None:
+        model = self._session.model
+        if model is not None and reading is not None and reading != model.reading:
+            self.load(with_reading(model.path, reading))
+
+    def _take_trial(self, model: LoadedModel, trial: dict[str, Any]) -> None:
+        """Use what was picked: another reading, and a changed card where grey values differ."""
+        picked = replace(model, reading=trial["reading"])
+        if trial["card"]:
+            self._change_card(picked, trial["card"])
+        elif picked != model:
+            self.load(picked.reference)
 
     def _on_open(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
-            self.container.native, "Open U-Net weights", str(Path.home()), WEIGHTS_FILTER
+            self.container.native, "Open weights of a U-Net", str(self._folder()), OPEN_FILTER
         )
         if path:
             self.load(path)
@@ -95,42 +256,143 @@ class ModelPanel:
         model = self._session.model
         if model is None:
             return
-        proposal = user_folder().parent / f"{model.card.name}.safetensors"
-        path, _ = QFileDialog.getSaveFileName(
-            self.container.native, "Save model", str(proposal), WEIGHTS_FILTER
+        proposal = self._folder() / f"{model.card.name}.safetensors"
+        path, chosen = QFileDialog.getSaveFileName(
+            self.container.native, "Save model", str(proposal), ";;".join(SAVE_FORMATS)
         )
         if path:
+            format, ending = SAVE_FORMATS.get(chosen, next(iter(SAVE_FORMATS.values())))
+            self.save_to(_with_ending(path, ending), format)
+
+    def save_to(self, path: str | Path, format: str = "safetensors") -> None:
+        """Write the model in use to a file.
+
+        Parameters
+        ----------
+        path : str or Path
+            With the ending of the format.
+        format : str
+            One of the formats of :data:`SAVE_FORMATS`.
+        """
+        model = self._session.model
+        if model is not None:
             self._session.start(
                 "Saving the model",
                 "save_model",
                 lambda result: self._session.tell(f"Model saved to {result['path']}."),
-                quiet=True,
-                model=str(model.path),
-                destination=path,
+                model=model.reference,
+                destination=str(path),
+                format=format,
             )
+
+    def _folder(self) -> Path:
+        """Return where a person looks for files: beside the model in use, else at home."""
+        model = self._session.model
+        is_elsewhere = model is not None and model.card.source is not None
+        return model.path.parent if model and is_elsewhere else user_folder().parent
+
+    def _change_card(self, model: LoadedModel, changes: dict[str, Any]) -> None:
+        """Save the model with a changed card and use it."""
+        self._session.start(
+            "Saving the card",
+            "edit_card",
+            self._on_loaded,
+            quiet=True,
+            model=model.reference,
+            card=changes,
+        )
+
+    def _try_card(self, model: LoadedModel, values: dict[str, Any]) -> None:
+        """Show what a changed card makes of what is in view, beside the card as it is."""
+        trials: list[dict[str, Any]] = [
+            {"reading": model.reading},
+            {"reading": model.reading, "card": values},
+        ]
+        self._try(model, {"": ["as it is", "as set now"]}, trials, 1, None)
+
+    def _try(
+        self,
+        model: LoadedModel,
+        groups: dict[str, list[str]],
+        trials: list[dict[str, Any]],
+        chosen: int,
+        pick: Callable[[int], None] | None,
+    ) -> None:
+        """Run trials on a piece of what is in view and show what comes out."""
+        subject = self._segment.subject()
+        if subject is None:
+            self._session.tell("Open an image first; the models are tried on what is in view.")
+            return
+        piece = piece_in_view(self._session.viewer, subject, model.card.architecture.spatial_dims)
+        settings = self._segment.settings(piece.channels, invert=subject.invert)
+        self._session.start(
+            "Trying on what is in view",
+            "try_models",
+            lambda result: self._show_trials(groups, result, piece, chosen, pick),
+            arrays={"image": piece.array},
+            model=model.reference,
+            axes=piece.axes,
+            settings=settings.replace(tile_px=None).model_dump(mode="json"),
+            trials=trials,
+        )
+
+    def _show_trials(
+        self,
+        groups: dict[str, list[str]],
+        result: dict[str, Any],
+        piece: Piece,
+        chosen: int,
+        pick: Callable[[int], None] | None,
+    ) -> None:
+        grey = grey_plane(piece.array, piece.axes, piece.channels)
+        dialog = TrialDialog(
+            groups,
+            result,
+            grey,
+            chosen,
+            can_pick=pick is not None,
+            parent=self.container.native.window(),
+        )
+        if pick is not None:
+            dialog.picked.connect(pick)
+        self._session.tell("Look which one marks your objects.")
+        dialog.open()
 
     def _on_loaded(self, result: dict[str, Any]) -> None:
         card = Card.model_validate(result["card"])
-        self._session.use_model(LoadedModel(card, Path(result["path"]), result))
-        self._session.tell(f"{card.name} is ready.")
+        model = LoadedModel(
+            card,
+            Path(result["path"]),
+            result,
+            int(result.get("reading", 0)),
+            tuple(result.get("readings", ("",))),
+        )
+        self._session.use_model(model)
+        self._session.tell(introduce(card, result))
 
     def _show_model(self) -> None:
         model = self._session.model
         if model is None:
             return
-        path = str(model.path)
-        if path not in {p for _, p in self._model_choices()}:
-            self._extra.append((model.card.name, path))
-        with self.model.changed.blocked():
-            self.model.reset_choices()
-            self.model.value = path
+        reference = model.reference
+        self.refresh()
+        if reference not in {path for _, path in self._model_choices()}:
+            self._extra.append((_short_name(model), reference, model.card))
+            self._refit()
+        with self.reading.changed.blocked():
+            self.reading.reset_choices()
+            self.reading.value = model.reading
+        self.reading.visible = len(model.readings) > 1
+        self.readings.visible = self.reading.visible or "normalization" in model.card.assumed
         self.summary.value = summarize(model)
-        self.summary.tooltip = describe_card(model.card)
+        self.summary.tooltip = describe_card(model)
         self._on_busy(self._session.is_busy)
 
     def _on_busy(self, busy: bool) -> None:
-        self.model.enabled = self.open_model.enabled = not busy
-        self.save_model.enabled = not busy and self._session.model is not None
+        has_model = self._session.model is not None
+        self.model.enabled = self.open_model.enabled = self.reading.enabled = not busy
+        self.save_model.enabled = self.card.enabled = not busy and has_model
+        self.try_readings.enabled = not busy
 
 
 def summarize(model: LoadedModel) -> str:
@@ -140,26 +402,57 @@ def summarize(model: LoadedModel) -> str:
     size = f", objects about {card.object_size_px:.0f} px" if card.object_size_px else ""
     exact = "" if facts.get("exact", True) else "; tiles are approximate"
     dims = "3D" if card.architecture.spatial_dims == 3 else "2D"
+    what = "It is not known what it segments" if card.segments == "unknown" else card.segments
+    doubt = f" {len(card.assumed)} things were assumed: see Card…" if card.assumed else ""
     return (
-        f"{card.segments[:1].upper()}{card.segments[1:].rstrip('.')}{size}. "
+        f"{what[:1].upper()}{what[1:].rstrip('.')}{size}. "
         f"{dims}, {inputs} channel{'s' * (inputs != 1)}, "
-        f"{facts['parameters'] / 1e6:.1f} M parameters{exact}. Runs on {facts['device']}."
+        f"{facts['parameters'] / 1e6:.1f} M parameters{exact}. Runs on {facts['device']}.{doubt}"
     )
 
 
-def describe_card(card: Card) -> str:
+def describe_card(model: LoadedModel) -> str:
     """Return the card as text, for the tooltip."""
-    scores = ", ".join(f"{name}: {value:.3f}" for name, value in card.scores.items())
-    lines = [
-        f"Name: {card.name}",
-        f"Segments: {card.segments}",
-        f"Inputs: {', '.join(card.input_channels)}",
-        f"Outputs: {', '.join(card.outputs)}",
-        f"Normalisation: {card.normalization.kind}",
-        f"Training data: {card.training_data}",
-        f"Scores: {scores or 'unknown'}",
-        f"Licence: {card.licence}",
-        f"Made from: {card.parent or 'random weights'}",
-        f"Made on: {card.created or 'unknown'}",
-    ]
-    return "\n".join(lines)
+    return "\n".join(f"{name}: {text}" for name, text in describe(model.card, model.facts))
+
+
+def _reading_titles(model: LoadedModel) -> list[str]:
+    """Name the readings of a file; numbers keep them apart."""
+    if len(model.readings) == 1:
+        return [""]
+    return [f"Reading {n}: {title}".removesuffix(": ") for n, title in enumerate(model.readings, 1)]
+
+
+def _ways_of_scaling(card: Card, dtype: Any) -> dict[str, dict[str, Any]]:
+    """Return the changes of a card to try: the usual scalings if it is not known which is right."""
+    if "normalization" not in card.assumed:
+        return {"as it is": {}}
+    most = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    ways = {
+        "mean 0, deviation 1": Normalization(kind="mean-std"),
+        f"divided by {most}": Normalization(kind="divide", divisor=most),
+    }
+    changes = {text: {"normalization": way.model_dump(mode="json")} for text, way in ways.items()}
+    return {"as it is": {}, **changes}
+
+
+def _short_name(model: LoadedModel) -> str:
+    """Name a model that is not in the list."""
+    return model.path.name if model.card.source is not None else model.card.name
+
+
+def _place(reference: str) -> str:
+    """Say where a file is, to tell two of the same name apart."""
+    path = Path(reference)
+    return f"{path.parent.name}/{path.name}"
+
+
+def _with_ending(path: str, ending: str) -> str:
+    """Give a path the ending of its format, in the place of another format's."""
+    plain = Path(path)
+    if plain.suffix.lower() == ending:
+        return path
+    known = {known_ending for _, known_ending in SAVE_FORMATS.values()}
+    if plain.suffix.lower() in known:
+        return str(plain.with_suffix(ending))
+    return path + ending

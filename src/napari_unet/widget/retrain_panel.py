@@ -131,7 +131,7 @@ class RetrainPanel:
             "finetune",
             self._on_trained,
             arrays=arrays,
-            model=str(model.path),
+            model=model.reference,
             name=free_name(model.card.name),
             samples=described,
             settings=settings.model_dump(mode="json"),
@@ -184,7 +184,7 @@ class RetrainPanel:
         """Show before and after; a better model is taken, any other waits to be asked for."""
         card = Card.model_validate(result["card"])
         model = self._session.model
-        facts = {**(model.facts if model else {}), **result.get("facts", {})}
+        facts = {**(model.facts if model else {}), "sha256": None, **result.get("facts", {})}
         self._candidate = LoadedModel(card, Path(result["model"]), facts)
         self.result.value = _table(result)
         scroll_to(self.result)
@@ -204,7 +204,7 @@ class RetrainPanel:
                 "save_model",
                 lambda saved: self._on_kept(candidate, Path(saved["path"])),
                 quiet=True,
-                model=str(candidate.path),
+                model=candidate.reference,
             )
 
     def _on_kept(self, candidate: LoadedModel, path: Path) -> None:

@@ -77,7 +77,7 @@ class Segmenter:
             "segment",
             lambda result: self._on_segmented(subject, live, older, plane, result),
             arrays={"image": array},
-            model=str(model.path),
+            model=model.reference,
             axes=axes,
             settings=settings.model_dump(mode="json"),
             view=self._view(subject, plane),

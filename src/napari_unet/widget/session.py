@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unet.errors import UnetError
 from napari_unet.models.card import Card
+from napari_unet.models.library import with_reading
 from napari_unet.widget.annotation import Annotation
 from napari_unet.widget.engine import Engine, Job
 
@@ -31,11 +32,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model in use, as the engine told: its card, its file and what was computed from it."""
+    """The model in use, as the engine told: its card, its file and what was computed from it.
+
+    ``readings`` are the titles of all ways in which the file can be read, ``reading`` the one in
+    use.
+    """
 
     card: Card
     path: Path
     facts: dict[str, Any]
+    reading: int = 0
+    readings: tuple[str, ...] = ("",)
+
+    @property
+    def reference(self) -> str:
+        """What names the model to the engine: its file, and which reading of it."""
+        return with_reading(self.path, self.reading)
 
 
 class Session(QObject):

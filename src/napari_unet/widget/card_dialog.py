@@ -1,0 +1,338 @@
+"""The card of a model in a window: what is known of it, and the one place to change it.
+
+On the left stands what the network and its file tell, and what had to be assumed; on the right
+what a person may know better. Nothing is saved before it makes sense: the sentence below the
+fields says what does not.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFormLayout,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_unet.errors import SettingError
+from napari_unet.models.card import Card
+from napari_unet.models.description import describe
+from napari_unet.settings import Normalization
+from napari_unet.widget.fields import PROBLEM_COLOR, help_of
+from napari_unet.widget.session import LoadedModel
+
+NORMALIZATIONS = {
+    "percentiles become 0 and 1": "percentile",
+    "mean 0, standard deviation 1": "mean-std",
+    "darkest 0, brightest 1": "min-max",
+    "divided by a number": "divide",
+    "fixed numbers for each channel": "fixed",
+    "as they are": "none",
+}
+ACTIVATIONS = {
+    "sigmoid: each output by itself": "sigmoid",
+    "softmax: the outputs share 100 %": "softmax",
+    "none: they are probabilities already": "none",
+}
+KINDS = {"objects, each with a number": "instance", "classes": "semantic"}
+NUMBERS_OF = {
+    "percentile": ("low", "high"),
+    "divide": ("divisor",),
+    "fixed": ("offsets", "scales"),
+}
+"""The fields that a way of scaling needs."""
+NUMBER_LABELS = {
+    "low": "Lower percentile",
+    "high": "Upper percentile",
+    "divisor": "Divided by",
+    "offsets": "Subtracted",
+    "scales": "Divided by",
+}
+FACTS_WIDTH_PX = 400
+FIELDS_WIDTH_PX = 420
+HEIGHT_PX = 600
+
+
+class CardDialog(QDialog):
+    """Shows a card and lets a person change it.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The model in use.
+    can_try : bool
+        Whether there is an image to try the changed card on.
+    parent : QWidget, optional
+        The window it belongs to.
+    """
+
+    saved = Signal(object)
+    """The changed fields, as plain values."""
+    tried = Signal(object)
+    """The fields as they are now, to be tried on the open image."""
+
+    def __init__(
+        self, model: LoadedModel, *, can_try: bool = True, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.setObjectName("card_dialog")
+        self.setWindowTitle(f"Card of {model.card.name}")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self._card = card = model.card
+        self._scaling_rows: dict[str, tuple[QLabel, QLineEdit]] = {}
+        self.facts = QLabel(facts_html(model))
+        self.facts.setObjectName("model_card")
+        self.facts.setToolTip("What the network and its file tell, and what had to be assumed.")
+        self.facts.setWordWrap(True)
+        self.facts.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        form = self._form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        self.name = self._line("name", "Name", card.name)
+        self.segments = self._line("segments", "Segments", card.segments)
+        self.channels = self._line("input_channels", "Channels", ", ".join(card.input_channels))
+        self.scaling = self._choice(
+            "normalization", "Grey values", NORMALIZATIONS, card.normalization.kind
+        )
+        for field, label in NUMBER_LABELS.items():
+            self._add_number(field, label)
+        self.activation = self._choice("activation", "Outputs are", ACTIVATIONS, card.activation)
+        self.outputs = self._line("outputs", "Names of outputs", ", ".join(card.outputs))
+        self.kind = self._choice("labels", "Labels are", KINDS, card.labels)
+        self.pixel_size = self._line("pixel_size_um", "Pixel size (µm)", _text(card.pixel_size_um))
+        self.object_size = self._line(
+            "object_size_px", "Object size (px)", _text(card.object_size_px)
+        )
+        self.training_data = self._line("training_data", "Trained on", card.training_data)
+        self.licence = self._line("licence", "Licence", card.licence)
+        self.problem = QLabel()
+        self.problem.setObjectName("card_problem")
+        self.problem.setWordWrap(True)
+        self.problem.setStyleSheet(f"color: {PROBLEM_COLOR};")
+        self.try_it = QPushButton("Try on what is in view")
+        self.try_it.setObjectName("try_card")
+        self.try_it.setToolTip("Label what you see of the image with the card as it is and as set.")
+        self._can_try = can_try
+        self.buttons = QDialogButtonBox(
+            QDialogButtonBox.StandardButton.Save | QDialogButtonBox.StandardButton.Cancel
+        )
+        self.save = self.buttons.button(QDialogButtonBox.StandardButton.Save)
+        self.save.setObjectName("save_card")
+        self.save.setToolTip(
+            "Keep the model with this card in your folder of models; a file elsewhere stays as it "
+            "is."
+        )
+        self._lay_out()
+        self.scaling.currentIndexChanged.connect(self._show_numbers)
+        self.try_it.clicked.connect(lambda: self.tried.emit(self._values()))
+        self.buttons.accepted.connect(self._on_save)
+        self.buttons.rejected.connect(self.reject)
+        self._show_numbers()
+        self._validate()
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that differ from the card.
+
+        Returns
+        -------
+        dict
+            Plain values by the names of the card's fields.
+
+        Raises
+        ------
+        SettingError
+            If a field does not make sense.
+        """
+        values = self._values()
+        return {key: value for key, value in values.items() if value != self._plain(key)}
+
+    # -- private ------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        fields = QWidget()
+        fields.setLayout(self._form)
+        columns = QHBoxLayout()
+        columns.addWidget(_scrolled(self.facts, FACTS_WIDTH_PX), 1)
+        columns.addWidget(_scrolled(fields, FIELDS_WIDTH_PX), 1)
+        foot = QHBoxLayout()
+        foot.addWidget(self.try_it)
+        foot.addStretch(1)
+        foot.addWidget(self.buttons)
+        layout = QVBoxLayout(self)
+        layout.addLayout(columns, 1)
+        layout.addWidget(self.problem)
+        layout.addLayout(foot)
+        self.resize(FACTS_WIDTH_PX + FIELDS_WIDTH_PX + 40, HEIGHT_PX)
+
+    def _line(self, field: str, label: str, text: str) -> QLineEdit:
+        """Add a field of text."""
+        line = QLineEdit(text)
+        line.setCursorPosition(0)
+        line.textChanged.connect(self._validate)
+        self._add(line, field, label, help_of(Card, field))
+        return line
+
+    def _choice(self, field: str, label: str, choices: dict[str, str], value: str) -> QComboBox:
+        """Add a field of a few values."""
+        box = QComboBox()
+        box.addItems(list(choices))
+        box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        box.setMinimumWidth(90)
+        box.setCurrentIndex(list(choices.values()).index(value))
+        box.currentIndexChanged.connect(self._validate)
+        self._add(box, field, label, help_of(Card, field))
+        return box
+
+    def _add_number(self, field: str, label: str) -> None:
+        """Add a number, or one for each channel, that some ways of scaling need."""
+        value = getattr(self._card.normalization, field)
+        line = QLineEdit(
+            ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}"
+        )
+        line.textChanged.connect(self._validate)
+        name = self._add(line, field, f"    {label}", help_of(Normalization, field))
+        self._scaling_rows[field] = (name, line)
+
+    def _add(self, widget: QWidget, field: str, label: str, tooltip: str) -> QLabel:
+        """Put a field into the form; what was assumed is marked."""
+        mark = " *" if field in self._card.assumed else ""
+        name = QLabel(label + mark)
+        why = self._card.assumed.get(field)
+        widget.setToolTip(f"{tooltip}\nAssumed: {why}" if why else tooltip)
+        widget.setObjectName(f"card_{field}")
+        widget.setAccessibleName(label.strip())
+        name.setBuddy(widget)
+        self._form.addRow(name, widget)
+        return name
+
+    def _show_numbers(self) -> None:
+        """Show the numbers that the chosen way of scaling needs."""
+        needed = NUMBERS_OF.get(NORMALIZATIONS[self.scaling.currentText()], ())
+        for field, widgets in self._scaling_rows.items():
+            for widget in widgets:
+                widget.setVisible(field in needed)
+
+    def _values(self) -> dict[str, Any]:
+        """Return all fields as plain values; what is not understood is told."""
+        kind = NORMALIZATIONS[self.scaling.currentText()]
+        numbers = {field: self._number(field) for field in NUMBERS_OF.get(kind, ())}
+        normalization = self._card.normalization.replace(kind=kind, **numbers)
+        return {
+            "name": self.name.text().strip(),
+            "segments": self.segments.text().strip() or "unknown",
+            "input_channels": _names(self.channels.text()),
+            "normalization": normalization.model_dump(mode="json"),
+            "activation": ACTIVATIONS[self.activation.currentText()],
+            "outputs": _names(self.outputs.text()),
+            "labels": KINDS[self.kind.currentText()],
+            "pixel_size_um": _size(self.pixel_size.text(), "Pixel size"),
+            "object_size_px": _size(self.object_size.text(), "Object size"),
+            "training_data": self.training_data.text().strip() or "unknown",
+            "licence": self.licence.text().strip() or "unknown",
+        }
+
+    def _plain(self, field: str) -> Any:
+        """Return a field of the card as it was, as a plain value."""
+        return self._card.model_dump(mode="json")[field]
+
+    def _number(self, field: str) -> Any:
+        """Read the number, or the numbers, of a way of scaling."""
+        name, line = self._scaling_rows[field]
+        numbers = [_as_number(text, name.text().strip()) for text in _names(line.text())]
+        if isinstance(getattr(self._card.normalization, field), tuple):
+            return numbers
+        if len(numbers) != 1:
+            raise SettingError(f"{name.text().strip()}: give one number.")
+        return numbers[0]
+
+    def _validate(self) -> None:
+        """Say what does not make sense; Save follows."""
+        if not hasattr(self, "save"):  # the fields are being made
+            return
+        try:
+            values = self._values()
+            if not values["name"]:
+                raise SettingError("Give the model a name.")
+            self._card.replace(**values)
+        except SettingError as error:
+            self.problem.setText(str(error))
+        else:
+            self.problem.setText("")
+        is_well = not self.problem.text()
+        self.save.setEnabled(is_well)
+        self.try_it.setEnabled(is_well and self._can_try)
+
+    def _on_save(self) -> None:
+        changes = self.changes()
+        if changes:
+            self.saved.emit(changes)
+        self.accept()
+
+
+def facts_html(model: LoadedModel) -> str:
+    """Lay out the card of a model as a table."""
+    rows = describe(model.card, model.facts)
+    known = [(name, text) for name, text in rows if not name.startswith("assumed: ")]
+    assumed = [(name.removeprefix("assumed: "), text) for name, text in rows[len(known) :]]
+    table = "".join(
+        f"<tr><td style='white-space: nowrap'><b>{escape(name)}</b>&nbsp;&nbsp;</td>"
+        f"<td>{escape(_breakable(text))}</td></tr>"
+        for name, text in known
+    )
+    notes = "".join(f"<p><b>{escape(name)}</b> *: {escape(text)}</p>" for name, text in assumed)
+    heading = "<h4>What was assumed</h4>" if assumed else ""
+    return f"<table cellpadding='2'>{table}</table>{heading}{notes}"
+
+
+def _breakable(text: str) -> str:
+    """Let long checksums wrap."""
+    return " ".join(
+        "\u200b".join(word[at : at + 16] for at in range(0, len(word), 16))
+        for word in text.split(" ")
+    )
+
+
+def _scrolled(widget: QWidget, width_px: int) -> QScrollArea:
+    """Put a widget into a column that scrolls."""
+    area = QScrollArea()
+    area.setWidget(widget)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setMinimumWidth(width_px)
+    return area
+
+
+def _names(text: str) -> list[str]:
+    """Read names that commas part."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _size(text: str, label: str) -> float | None:
+    """Read a size; nothing is unknown."""
+    return _as_number(text, label) if text.strip() not in ("", "unknown") else None
+
+
+def _as_number(text: str, label: str) -> float:
+    """Read a number."""
+    try:
+        return float(text.strip())
+    except ValueError as error:
+        raise SettingError(f"{label}: {text.strip()!r} is no number. Write e.g. 0.5.") from error
