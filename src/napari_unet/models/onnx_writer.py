@@ -315,9 +315,8 @@ class _Writer:
 
     def _pad(self, node: g.Pad) -> None:
         """Add pixels, or cut them off."""
-        self._put(
-            "Identity", [self._padded(node.name, *node.inputs, node.sides, node.mode)], node.name
-        )
+        padded = self._padded(node.name, node.inputs[0], node.sides, node.mode)
+        self._put("Identity", [padded], node.name)
 
     def _fit_to(self, node: g.FitTo) -> None:
         """Cut off or add what makes the sizes alike; the same for all sizes of the image."""
