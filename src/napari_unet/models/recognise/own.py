@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
+from napari_unet.network.layers import GROUPS
 from napari_unet.network.presets import PRESETS
 from napari_unet.network.unet import UNet
 from napari_unet.settings import Architecture
@@ -108,8 +109,8 @@ def _architecture(
     if any(unit.narrow != level[-1].narrow for level in down for unit in level):
         return None
     norm, transposed = norms.pop(), kinds.pop()
-    active = _is_active(network, reading, ups, norm, transposed=transposed)
-    if active is None or (norm == "group" and not _has_our_groups(network, reading)):
+    active = _is_active(network, reading, ups, norm)
+    if active is None or (norm == "group" and reading.groups != GROUPS):
         return None
     widths = tuple(level[-1].narrow for level in down)
     stages = tuple(
@@ -144,16 +145,8 @@ def _norm_kind(unit: Unit, reading: Reading) -> str:
     return "batch" if unit.norm.has_statistics else reading.norm
 
 
-def _has_our_groups(network: Network, reading: Reading) -> bool:
-    """Say whether the groups are those that our norm would have."""
-    return all(
-        reading.groups == next(n for n in range(min(8, unit.narrow), 0, -1) if unit.narrow % n == 0)
-        for unit in network.blocks
-    )
-
-
 def _is_active(
-    network: Network, reading: Reading, ups: list[Step], norm: str, *, transposed: bool
+    network: Network, reading: Reading, ups: list[Step], norm: str
 ) -> bool | None:
     """Say whether norm and ReLU follow the upsamplings; None if only one of them does."""
     normed = {step.units[0].norm is not None for step in ups}
@@ -161,10 +154,7 @@ def _is_active(
         return True if reading.active_up is not False and norm != "none" else None
     if normed != {False}:
         return None
-    if reading.active_up is not None:
-        active = reading.active_up
-    else:
-        active = not transposed and norm == "none"
+    active = network.is_active_up(ups[0], reading)
     return None if active and norm != "none" else active
 
 

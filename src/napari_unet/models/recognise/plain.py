@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from napari_unet.models.recognise.readings import Family
     from napari_unet.network.graph import Sides, Sizes
 
-_MOST_READINGS = 6
+MOST_READINGS = 6
 _UNKNOWN_KINDS = ("linear", "other")
+Choice = list[tuple[float, str, dict[str, object]]]
 
 
 def recognise_plain(layers: Layers) -> list[Found] | None:
@@ -99,6 +101,15 @@ class Network:
         """Return the steps up, the deepest first."""
         return [step for step in self.steps if step.kind == "up"]
 
+    def is_active_up(self, step: Step, reading: Reading) -> bool:
+        """Say whether an activation follows an upsampling's convolution."""
+        unit = step.units[0]
+        if reading.active_up is not None:
+            return reading.active_up
+        if unit.norm is not None or unit.prelu is not None:
+            return True
+        return _may_be_active(step) and not any(block.norm for block in self.blocks)
+
     def _scale(self, step: Step) -> Sizes:
         """Say how much larger a step up makes the features."""
         if not step.transposed:
@@ -122,7 +133,6 @@ class _Reader:
         self._network, self._reading = network, reading
         self._drawing = Drawing(network.spatial_dims)
         self._stride: Sizes | None = None
-        self._has_norms = any(unit.norm for unit in network.blocks)
 
     def draw(self) -> Drawing:
         """Draw all steps."""
@@ -177,7 +187,7 @@ class _Reader:
     def _norm(self, x: str, norm: Layer) -> str:
         """Draw a norm."""
         kind = "batch" if norm.has_statistics else self._reading.norm
-        groups = self._reading.groups if kind == "group" else 1
+        groups = dividing(norm.channels, self._reading.groups) if kind == "group" else 1
         return self._drawing.norm(x, norm, kind, groups)
 
     def _convolution(self, x: str, conv: Layer) -> str:
@@ -229,16 +239,7 @@ class _Reader:
             x = self._drawing.convolution(x, unit.conv, padding=_none_if_zero(same(unit.kernel)))
         if unit.norm is not None:
             x = self._norm(x, unit.norm)
-        return self._activation(x, unit) if self.is_active_up(step) else x
-
-    def is_active_up(self, step: Step) -> bool:
-        """Say whether an activation follows an upsampling's convolution."""
-        unit = step.units[0]
-        if self._reading.active_up is not None:
-            return self._reading.active_up
-        if unit.norm is not None or unit.prelu is not None:
-            return True
-        return not step.transposed and not unit.is_pointwise and not self._has_norms
+        return self._activation(x, unit) if self._network.is_active_up(step, self._reading) else x
 
     def _fitted(self, x: str, skip: str) -> tuple[str, str]:
         """Draw what brings both sides of a join to the same size."""
@@ -316,12 +317,8 @@ def _readings(network: Network, family: Family | None) -> list[Found]:
     """Draw the likeliest readings."""
     first = _first_reading(network, family)
     facts = _facts(network)
-    readings = [("", first)]
-    readings += [
-        (title, reading) for title, reading in _alternatives(network, first, facts)
-    ]
     found = []
-    for title, reading in readings[:_MOST_READINGS]:
+    for title, reading in _likeliest(first, _choices(network, first, facts)):
         drawn = network.draw(reading)
         card = dict(family.card) if family else {}
         assumed = sentences(reading, facts)
@@ -331,17 +328,20 @@ def _readings(network: Network, family: Family | None) -> list[Found]:
                 f"{card['activation'].capitalize()} turns the answer into probabilities. The "
                 "tensors do not tell."
             )
-        found.append(
-            Found(drawn.architecture, drawn.tensors, card, assumed, title or _title(reading, facts))
-        )
+        found.append(Found(drawn.architecture, drawn.tensors, card, assumed, title))
     return found
 
 
-def _title(reading: Reading, facts: Sequence[str]) -> str:
-    """Tell the first reading in a few words."""
-    if "skip_first" in facts:
-        return "skip first" if reading.skip_first else "upsampled channels first"
-    return "as it seems"
+def _likeliest(first: Reading, choices: Sequence[Choice]) -> list[tuple[str, Reading]]:
+    """Combine choices; return titles and readings, the likeliest first."""
+    combined = []
+    for parts in product(*([(0.0, "", {}), *choice] for choice in choices)):
+        cost = sum(part[0] for part in parts)
+        title = ", ".join(part[1] for part in parts if part[1])
+        changes = {key: value for part in parts for key, value in part[2].items()}
+        combined.append((cost, title or "as it seems", first.changed(**changes)))
+    combined.sort(key=lambda item: item[0])
+    return [(title, reading) for _, title, reading in combined[:MOST_READINGS]]
 
 
 def _facts(network: Network) -> list[str]:
@@ -358,7 +358,16 @@ def _facts(network: Network) -> list[str]:
         facts.append("norm")
     if not norms and _looks_normed(network):
         facts.append("bare_norm")
+    if any(_may_be_active(step) for step in network.ups()):
+        facts.append("active_up")
     return [*facts, "padded", "activation", "pooling"]
+
+
+def _may_be_active(step: Step) -> bool:
+    """Say whether an activation may follow an upsampling's convolution or not."""
+    if not step.units or step.transposed or step.units[0].is_pointwise:
+        return False
+    return step.units[0].norm is None and step.units[0].prelu is None
 
 
 def _told_by_index(unit: Unit) -> bool:
@@ -391,7 +400,6 @@ def _first_reading(network: Network, family: Family | None) -> Reading:
         names = " ".join(norm.name.lower() for norm in norms)
         if re.search(r"gn|group", names):
             changes["norm"] = "group"
-        changes["groups"] = _groups([norm.channels for norm in norms])
     if not any(unit.norm for unit in network.blocks) and _looks_normed(network):
         changes["bare_norm"] = True
     if _is_paper(network):
@@ -399,9 +407,9 @@ def _first_reading(network: Network, family: Family | None) -> Reading:
     return reading.changed(**changes)
 
 
-def _groups(widths: Sequence[int], wish: int = 8) -> int:
-    """Return the number of groups that divides all widths."""
-    return next(n for n in range(wish, 0, -1) if all(width % n == 0 for width in widths))
+def dividing(channels: int, wish: int) -> int:
+    """Return the largest number of groups, not above the one wished for, that divides channels."""
+    return next(count for count in range(min(wish, channels), 0, -1) if channels % count == 0)
 
 
 def _is_paper(network: Network) -> bool:
@@ -416,40 +424,43 @@ def _is_paper(network: Network) -> bool:
     )
 
 
-def _alternatives(
-    network: Network, first: Reading, facts: Sequence[str]
-) -> list[tuple[str, Reading]]:
-    """List other readings, the likeliest first."""
-    others: list[tuple[str, Reading]] = []
+def _choices(network: Network, first: Reading, facts: Sequence[str]) -> list[Choice]:
+    """List what else may be, question by question: (how unlikely, in a few words, changes)."""
     unknown = [fact for fact in facts if fact not in first.known]
-    if "padded" in unknown and _may_be_unpadded(network):
-        title = "padded convolutions" if not first.padded else "unpadded convolutions"
-        unpadded = (title, first.changed(padded=not first.padded))
-    else:
-        unpadded = None
-    if unpadded and first.known:
-        others.append(unpadded)
+    choices: list[Choice] = []
     if "skip_first" in unknown:
         title = "upsampled channels first" if first.skip_first else "skip first"
-        others.append((title, first.changed(skip_first=not first.skip_first)))
-    if "norm" in unknown:
-        others += _other_norms(network, first)
-    if "bare_norm" in unknown:
-        title = "without norm" if first.bare_norm else "instance norm"
-        others.append((title, first.changed(bare_norm=not first.bare_norm)))
+        choices.append([(0.7, title, {"skip_first": not first.skip_first})])
     if "resize" in unknown:
         kinds = (("nearest", False), ("linear", False), ("linear", True))
-        for kind, aligned in kinds:
-            if (kind, aligned) != (first.resize, first.align_corners):
-                title = {"nearest": "repeated pixels", "linear": "linear interpolation"}[kind]
-                title += ", aligned corners" if aligned else ""
-                others.append((title, first.changed(resize=kind, align_corners=aligned)))
+        mine = (first.resize, first.resize == "linear" and first.align_corners)
+        words = ("repeated pixels", "linear interpolation", "aligned linear interpolation")
+        choices.append(
+            [
+                (0.8 + 0.2 * aligned, title, {"resize": kind, "align_corners": aligned})
+                for title, (kind, aligned) in zip(words, kinds, strict=True)
+                if (kind, aligned) != mine
+            ]
+        )
+    if "norm" in unknown:
+        choices.append(_other_norms(network, first))
+    if "bare_norm" in unknown:
+        title = "without norm" if first.bare_norm else "instance norm"
+        choices.append([(1.2, title, {"bare_norm": not first.bare_norm})])
+    if "active_up" in unknown:
+        is_active = any(network.is_active_up(step, first) for step in network.ups() if step.units)
+        title = "upsampling without activation" if is_active else "upsampling with activation"
+        choices.append([(1.1, title, {"active_up": not is_active})])
+    if "padded" in unknown and _may_be_unpadded(network):
+        title = "unpadded convolutions" if first.padded else "padded convolutions"
+        cost = 0.9 if first.known else 1.6
+        choices.append([(cost, title, {"padded": not first.padded})])
     if "order" in unknown:
-        others.append(("activation before norm", first.changed(order="activation-norm")))
-    if unpadded and not first.known:
-        others.append(unpadded)
-    others.append(("leaky ReLU", first.changed(activation="leaky_relu", slope=0.01)))
-    return others
+        flipped = "norm-activation" if first.order == "activation-norm" else "activation-norm"
+        title = flipped.replace("-", " before ")
+        choices.append([(1.8, title, {"order": flipped})])
+    choices.append([(2.2, "leaky ReLU", {"activation": "leaky_relu", "slope": 0.01})])
+    return choices
 
 
 def _may_be_unpadded(network: Network) -> bool:
@@ -457,19 +468,20 @@ def _may_be_unpadded(network: Network) -> bool:
     return not network.has("residual") and not network.has("gate")
 
 
-def _other_norms(network: Network, first: Reading) -> list[tuple[str, Reading]]:
+def _other_norms(network: Network, first: Reading) -> Choice:
     """List the other kinds of norm that the weights fit."""
     widths = [
         unit.norm.channels for unit in network.units if unit.norm and not unit.norm.has_statistics
     ]
     kinds = [("instance", 1)]
-    kinds += [("group", n) for n in (8, 32, 16, 4) if all(width % n == 0 for width in widths)]
+    kinds += [("group", n) for n in (8, 32, 16, 4) if n == 8 or all(width % n == 0 for width in widths)]
     mine = (first.norm, first.groups if first.norm == "group" else 1)
     return [
         (
+            1.0 + 0.2 * number,
             "instance norm" if kind == "instance" else f"group norm of {groups} groups",
-            first.changed(norm=kind, groups=groups),
+            {"norm": kind, "groups": groups},
         )
-        for kind, groups in kinds
+        for number, (kind, groups) in enumerate(kinds)
         if (kind, groups) != mine
-    ][:3]
+    ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FAMILY = "a network of pytorch-3dunet"
 _LAYERS, _UP = "layers", "up"
-_GROUPS = 8
+_GROUPS = (8, 16, 4, 32, 2)  # the library's default, then what people choose instead
 _NORMS = ("groupnorm", "batchnorm")
 _LETTERS: dict[str, tuple[ActivationKind, float, str]] = {
     "r": ("relu", 0.0, "ReLU"),
@@ -38,6 +38,8 @@ class _Order:
     """The layers of a convolution, spelt as the library does, ``n`` for a norm."""
 
     letters: str
+    groups: int
+    """Of group norm; a norm of fewer channels has one."""
 
     @property
     def activation(self) -> str:
@@ -47,7 +49,8 @@ class _Order:
     @property
     def linear(self) -> _Order:
         """The same without an activation."""
-        return _Order("".join(letter for letter in self.letters if letter not in _LETTERS))
+        letters = "".join(letter for letter in self.letters if letter not in _LETTERS)
+        return _Order(letters, self.groups)
 
 
 def recognise_pytorch_3dunet(layers: Layers) -> list[Found] | None:
@@ -118,7 +121,19 @@ def _orders(layers: Layers) -> list[_Order]:
         spelt = ["ncr", "ncl", "ncL", "nce"]
     else:
         spelt = ["cne", "cnr", "cnl", "cnL"] if residual else ["cnr", "crn", "cnl", "cnL", "cne"]
-    return [_Order(letters) for letters in spelt]
+    groups = _groups(layers)
+    return [_Order(letters, groups) for letters in spelt]
+
+
+def _groups(layers: Layers) -> int:
+    """Return the library's number of groups, or the next that divides the channels of all norms."""
+    norms = [layer.channels for layer in layers.of_kind("norm")]
+    fitting = (
+        groups
+        for groups in _GROUPS
+        if all(channels % groups == 0 for channels in norms if channels >= groups)
+    )
+    return next(fitting, 1)
 
 
 def _norm_place(layers: Layers) -> Literal["before", "behind"] | None:
@@ -160,7 +175,8 @@ def _assumed(layers: Layers, order: _Order) -> dict[str, str]:
     }
     if any(layer.name.endswith("groupnorm") for layer in layers):
         said["norm"] = (
-            f"{_GROUPS} groups of channels, the library's default; 1 where channels are fewer."
+            f"{order.groups} groups of channels, 1 where channels are fewer; the library's "
+            f"default is {_GROUPS[0]}."
         )
     return said
 
@@ -233,7 +249,7 @@ def _single(wiring: Wiring, name: str, reads: str, order: _Order) -> str:
             node = wiring.convolution(f"{name}.conv", node, bias=_LAYERS)
         elif letter == "n":
             kind = next((norm for norm in _NORMS if wiring.has(f"{name}.{norm}")), _NORMS[0])
-            groups = _GROUPS if wiring.channels(node) >= _GROUPS else 1
+            groups = order.groups if wiring.channels(node) >= order.groups else 1
             node = wiring.norm(f"{name}.{kind}", node, affine="group", groups=groups)
         else:
             kind_, slope, _ = _LETTERS[letter]

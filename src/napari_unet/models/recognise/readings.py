@@ -238,6 +238,12 @@ def sentences(reading: Reading, facts: Sequence[str]) -> dict[str, str]:
             else "There is no norm between the layers.",
         ),
     }
+    texts["active_up"] = (
+        "activation after upsampling",
+        "An activation follows the convolution of each upsampling."
+        if reading.active_up
+        else "No activation follows the convolution of each upsampling."
+    )
     return {
         texts[fact][0]: f"{texts[fact][1]} The tensors do not tell."
         for fact in facts

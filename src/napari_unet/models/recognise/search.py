@@ -16,15 +16,18 @@ from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
-from napari_unet.models.recognise.units import Unit, common_start
+from napari_unet.models.recognise.units import Unit, common_starts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MOST_STATES = 60_000
+_MORE_STATES = 6_000  # looked at after a way was found, for a better one
+_HOPE = 0.3  # what each unit that is still to be used is thought to cost
 _MOST_LEVELS = 8
 _LARGEST_UP_KERNEL = 6
 _JUMP = 1.0
+_JUMP_ON = 0.3  # to what follows units that are used already
 _JUMP_INTO_GROUP = 3.0
 _UNEVEN = 0.3  # for each convolution that a level has more or fewer than the one before
 
@@ -72,37 +75,39 @@ class Search:
     def __init__(self, units: Sequence[Unit]) -> None:
         self._units = list(units)
         self._all = (1 << len(self._units)) - 1
-        self._common = [
-            common_start(one.name, other.name)
-            for one, other in zip(self._units, self._units[1:], strict=False)
-        ]
+        self._common = common_starts([unit.name for unit in self._units])
         self._gates = list(self._find_gates())
         self._residuals = list(self._find_residuals())
 
     def run(self) -> list[Step] | None:
         """Return the steps of the likeliest way, or None if there is none."""
         number = count()
-        queue: list[tuple[float, int, _State]] = []
+        queue: list[tuple[float, int, float, _State]] = []
         came: dict[_State, tuple[_State | None, tuple[Step, ...]]] = {}
         best: dict[_State, float] = {}
+        found, bound, left = None, math.inf, _MOST_STATES
+
+        def reach(
+            cost: float, state: _State, before: _State | None, steps: tuple[Step, ...]
+        ) -> None:
+            if cost < min(best.get(state, math.inf), bound):
+                best[state], came[state] = cost, (before, steps)
+                hope = _HOPE * (len(self._units) - state.used.bit_count())
+                heapq.heappush(queue, (cost + hope, next(number), cost, state))
+
         for cost, state, steps in self._starts():
-            if cost < best.get(state, math.inf):
-                best[state], came[state] = cost, (None, steps)
-                heapq.heappush(queue, (cost, next(number), state))
-        done: set[_State] = set()
-        while queue and len(done) < _MOST_STATES:
-            cost, _, state = heapq.heappop(queue)
-            if state in done:
+            reach(cost, state, None, steps)
+        while queue and left:
+            _, _, cost, state = heapq.heappop(queue)
+            if cost > best[state] or cost >= bound:
                 continue
-            done.add(state)
+            left -= 1
             if state.used == self._all and state.up and not state.skips:
-                return self._way(state, came)
+                found, bound, left = self._way(state, came), cost, min(left, _MORE_STATES)
+                continue
             for extra, following, steps in self._moves(state):
-                total = cost + extra
-                if total < best.get(following, math.inf):
-                    best[following], came[following] = total, (state, steps)
-                    heapq.heappush(queue, (total, next(number), following))
-        return None
+                reach(cost + extra, following, state, steps)
+        return found
 
     @staticmethod
     def _way(
@@ -133,14 +138,18 @@ class Search:
                 along += 0.7 if place == state.last + 1 and self._strength(place) == 0 else 0.0
             if not state.up and narrow > wide and state.here:
                 along += 0.5
+            if state.up and not state.here:
+                along += self._strength(place)
             yield (
                 along,
                 _State(total_used, narrow, state.skips, state.up, state.here + 1, last, state.before),
                 (step,),
             )
             if not state.up and state.here and len(state.skips) < _MOST_LEVELS:
-                down = cost + self._boundary(state.last, place) + self._uneven(state)
-                down += 0.0 if narrow > wide else 0.5 if narrow == wide else 2.0
+                strength = self._strength(place)
+                down = cost + strength + self._uneven(state)
+                if narrow <= wide:  # levels are mostly wider, the deeper
+                    down += (0.5 if narrow == wide else 1.5) if strength else 0.1
                 skips = (*state.skips, state.channels)
                 yield (
                     down,
@@ -155,7 +164,9 @@ class Search:
     def _strided(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give the convolutions of even kernel that may halve the size."""
         for unit in self._free(state.used):
-            if unit.keeps_size or unit.wide != state.channels or max(unit.kernel) > 4:
+            if unit.keeps_size or not unit.may_be_plain or max(unit.kernel) > 4:
+                continue
+            if unit.wide != state.channels:
                 continue
             cost = 0.5 + self._jump(state.last, unit.place, state.used) + self._uneven(state)
             yield (
@@ -200,26 +211,23 @@ class Search:
 
     def _upsamplings(self, state: _State) -> Iterator[tuple[float, int, int, int, Step]]:
         """Give the ways to double the size: (cost, channels, used, last, step)."""
-        nothing = 0.0
-        following = state.last + 1
-        if following < len(self._units) and not state.used >> following & 1:
-            nothing = self._boundary(state.last, following)
-        yield nothing, state.channels, 0, state.last, Step("up")
+        uneven = self._uneven(state)
+        yield uneven, state.channels, 0, state.last, Step("up")
         for unit in self._free(state.used):
             if max(unit.kernel) > _LARGEST_UP_KERNEL:
                 continue
-            cost = self._jump(state.last, unit.place, state.used)
+            cost = self._jump(state.last, unit.place, state.used) + uneven
             first, second = unit.conv.sizes
             used = 1 << unit.place
             even = not unit.keeps_size
-            if first == state.channels and max(unit.kernel) > 1:
+            if first == state.channels and unit.may_be_transposed:
                 extra = 0.0 if even or first != second else 0.5
                 step = Step("up", (unit,), transposed=True)
                 yield cost + extra, second, used, unit.place, step
-            if second == state.channels:
+            if second == state.channels and unit.may_be_plain:
                 extra = 0.5 if even and first == second else 0.0
-                if max(unit.kernel) > 2 and "up" not in unit.name.lower():
-                    extra += self._boundary(state.last, unit.place)
+                if max(unit.kernel) > 2:
+                    extra += self._strength(unit.place)
                 yield cost + extra, first, used, unit.place, Step("up", (unit,))
 
     def _gated(
@@ -242,7 +250,7 @@ class Search:
     ) -> Iterator[tuple[float, int, int, int, int, Step]]:
         """Give what keeps the size: (cost, channels in, out, used, last, step)."""
         for unit in self._free(used):
-            if unit.keeps_size:
+            if unit.keeps_size and unit.may_be_plain:
                 cost = self._jump(last, unit.place, used)
                 mask = 1 << unit.place
                 yield cost, unit.wide, unit.narrow, mask, unit.place, Step("unit", (unit,))
@@ -253,7 +261,9 @@ class Search:
             first = min(main[0].place, shortcut.place)
             final = max(main[-1].place, shortcut.place)
             step = Step("residual", main, shortcut)
-            yield self._jump(last, first, used), main[0].wide, main[-1].narrow, mask, final, step
+            cost = self._jump(last, first, used)
+            cost += sum(self._strength(place) == 0 for place in range(first + 1, final + 1))
+            yield cost, main[0].wide, main[-1].narrow, mask, final, step
 
     def _free(self, used: int) -> Iterator[Unit]:
         return (unit for unit in self._units if not used >> unit.place & 1)
@@ -262,7 +272,9 @@ class Search:
         """Say what it costs not to follow the order of the file."""
         if last is None or place == last + 1:
             return 0.0
-        if place == 0 or used >> (place - 1) & 1 or self._strength(place) == 0:
+        if place and used >> (place - 1) & 1:
+            return _JUMP_ON
+        if place == 0 or self._strength(place) == 0:
             return _JUMP
         return _JUMP_INTO_GROUP
 
@@ -274,13 +286,9 @@ class Search:
         beside = [
             self._common[at] for at in (place - 2, place) if 0 <= at < len(self._common)
         ]
-        if any(here > other for other in beside):
-            return 2
-        return 0 if any(here < other for other in beside) else 1
-
-    def _boundary(self, last: int, place: int) -> float:
-        """Say what a change of size costs between two units."""
-        return float(self._strength(place)) if place == last + 1 else 0.0
+        if any(here < other for other in beside):
+            return 0
+        return 2 if beside and all(here > other for other in beside) else 1
 
     @staticmethod
     def _uneven(state: _State) -> float:

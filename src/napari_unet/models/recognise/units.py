@@ -48,6 +48,22 @@ class Unit:
         return self.conv.sizes[0]
 
     @property
+    def may_be_plain(self) -> bool:
+        """Whether bias and norm have as many channels as a convolution gives."""
+        return self._fits(self.conv.sizes[0], self.conv.sizes[1])
+
+    @property
+    def may_be_transposed(self) -> bool:
+        """Whether bias and norm have as many channels as a transposed convolution gives."""
+        return self._fits(self.conv.sizes[1], self.conv.sizes[0]) and max(self.kernel) > 1
+
+    def _fits(self, given: int, read: int) -> bool:
+        """Say whether bias and norm fit the channels read and given."""
+        if self.conv.bias is not None and len(self.conv.bias) != given:
+            return False
+        return self.norm is None or self.norm.channels == (read if self.norm_first else given)
+
+    @property
     def is_pointwise(self) -> bool:
         """Whether the kernel is of one pixel."""
         return max(self.kernel) == 1
@@ -173,11 +189,46 @@ def _has_gap(conv: Layer, norm: Layer) -> bool:
     return norm.index - conv.index == 2
 
 
-def common_start(first: str, second: str) -> int:
-    """Count the characters that two names start with in common, whole numbers at a time."""
+def common_starts(names: Sequence[str]) -> list[int]:
+    """Count the characters that each name starts with in common with the next one.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of layers, in order.
+
+    Returns
+    -------
+    list of int
+        One fewer than the names. Numbers count as a whole, so that 9 and 10 are no further apart
+        than 8 and 9; but ``e11``, ``e12``, ``e21`` are levels and their layers.
+    """
+    short = {text for name in names for text, number in _numbers(name) if len(number) == 1}
+    parts = [_parts(name, short) for name in names]
+    return [_common(one, other) for one, other in zip(parts, parts[1:], strict=False)]
+
+
+def _numbers(name: str) -> list[tuple[str, str]]:
+    """List the numbers in a name, each with the text before it."""
+    return [(name[: match.start()], match[0]) for match in re.finditer(r"\d+", name)]
+
+
+def _parts(name: str, short: set[str]) -> list[str]:
+    """Divide a name into characters and numbers; a number of levels and layers into digits."""
+    parts: list[str] = []
+    end = 0
+    for text, number in _numbers(name):
+        parts += name[end : len(text)]
+        end = len(text) + len(number)
+        parts += number if len(number) == 2 and text and text not in short else [number]
+    return [*parts, *name[end:]]
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Count the characters of the parts that both start with."""
     count = 0
-    for one, other in zip(re.findall(r"\d+|\D", first), re.findall(r"\d+|\D", second), strict=False):
-        if one != other:
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
             break
-        count += len(one)
+        count += len(mine)
     return count

@@ -210,9 +210,10 @@ class Wiring:
             affine=bool({"weight", "bias"} & layer.tensors.keys()),
             groups=groups if kind == "group" else 1,
         )
+        self._place(layer, node, channels)
         if kind == "batch":
             self.tensors[f"{node.name}.num_batches_tracked"] = torch.tensor(0)
-        return self._place(layer, node, channels)
+        return node.name
 
     def prelu(self, name: str, reads: str) -> str:
         """Add an activation whose slopes below zero are in the file."""
