@@ -30,6 +30,7 @@ from napari_unet.files.atomic import written_beside
 from napari_unet.models.card import DISTANCE, FOREGROUND, Card
 from napari_unet.models.library import user_folder
 from napari_unet.models.model import Model, assemble
+from napari_unet.models.own_card import with_card
 from napari_unet.models.package import Package
 from napari_unet.models.processing import (
     Postprocessing,
@@ -411,7 +412,9 @@ def _finished(found: Found, description: dict[str, Any], tensors: tuple[_Tensor,
             f"The package's output has {rates} times the pixels of the image; here it is laid on "
             "the pixels of the image."
         )
-    return replace(found, card=known, assumed=assumed)
+    own = _as_dict(_as_dict(_as_dict(description.get("config")).get("napari_unet")).get("card"))
+    read = replace(found, card=known, assumed=assumed)
+    return with_card(read, own, kept=("normalization", "authors", "cite", "licence"))
 
 
 def _activation(

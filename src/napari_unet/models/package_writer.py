@@ -90,6 +90,8 @@ def write_package(
     files = {
         "test_input.npy": _npy(image),
         "test_output.npy": _npy(probability),
+        "sample_input.tif": _tiff(image),
+        "sample_output.tif": _tiff(probability),
         "cover.png": _cover(image, probability),
         "README.md": _readme(model, card).encode(),
         "weights.pt": export.torchscript(model),
@@ -173,7 +175,7 @@ def _describe(model: Model, card: Card, files: dict[str, bytes]) -> dict[str, An
                 ],
                 "data": {"type": "float32", "range": [None, None]},
                 "test_tensor": _file("test_input.npy", files),
-                "sample_tensor": _file("test_input.npy", files),
+                "sample_tensor": _file("sample_input.tif", files),
                 "preprocessing": write_preprocessing(
                     card.normalization, spatial, shape.in_channels
                 ),
@@ -190,7 +192,7 @@ def _describe(model: Model, card: Card, files: dict[str, bytes]) -> dict[str, An
                 ],
                 "data": {"type": "float32", "range": [0.0, 1.0]},
                 "test_tensor": _file("test_output.npy", files),
-                "sample_tensor": _file("test_output.npy", files),
+                "sample_tensor": _file("sample_output.tif", files),
                 "postprocessing": [{"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}],
             }
         ],
@@ -315,6 +317,15 @@ def _npy(values: NDArray[Any]) -> bytes:
     """Write an array as NumPy does."""
     buffer = io.BytesIO()
     np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def _tiff(values: NDArray[Any]) -> bytes:
+    """Write an array as TIFF, for people to look at."""
+    import tifffile
+
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, photometric="minisblack")
     return buffer.getvalue()
 
 

@@ -1,0 +1,70 @@
+"""Our card in files of other formats, written by :mod:`napari_unet.models.export`.
+
+A network that was saved as TorchScript, ONNX or a package brings its card along, so that opening
+it again assumes nothing. What the file itself says of the network wins over the card.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napari_unet.errors import SettingError
+from napari_unet.models.card import Card
+from napari_unet.settings import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from napari_unet.models.found import Found
+
+_OF_THE_FILE = frozenset({"architecture", "activation", "source", "source_sha256"})
+_LONGEST = 10_000_000
+
+
+def with_card(found: Found, card: str | dict[str, Any] | None, kept: Collection[str] = ()) -> Found:
+    """Add what our card knows to what a reader has found.
+
+    Parameters
+    ----------
+    found : Found
+        A network in a file.
+    card : str, dict or None
+        Our card in that file, as JSON or as its values; None if there is none.
+    kept : collection of str
+        Fields that the file tells better than the card.
+
+    Returns
+    -------
+    Found
+        With nothing assumed that the card tells; unchanged if the card is none of ours or
+        describes another network.
+    """
+    values = _values(card)
+    told = {
+        field: value
+        for field, value in values.items()
+        if field in Card.model_fields and field not in {*_OF_THE_FILE, *kept}
+    }
+    if not told:
+        return found
+    known = {**found.card, **told}
+    known.setdefault("activation", values.get("activation", "sigmoid"))
+    try:
+        checked(Card, {**known, "architecture": found.architecture})
+    except SettingError:
+        return found
+    assumed = {field: text for field, text in found.assumed.items() if field not in values}
+    before = known.pop("assumed", {})
+    return replace(found, card=known, assumed={**before, **assumed})
+
+
+def _values(card: str | dict[str, Any] | None) -> dict[str, Any]:
+    """Read a card; empty if it is none."""
+    if isinstance(card, str):
+        try:
+            card = json.loads(card) if len(card) < _LONGEST else None
+        except (ValueError, RecursionError):
+            card = None
+    return card if isinstance(card, dict) else {}
