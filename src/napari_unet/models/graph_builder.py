@@ -164,6 +164,7 @@ class GraphBuilder:
         self.image = Feature(IMAGE, in_channels, sizes, tuple(range(2 + spatial_dims)))
         self.features[IMAGE] = self.image
         self._errors_of_gelu: dict[str, Feature] = {}
+        self._scaled_from: dict[str, tuple[Feature, float, float]] = {}
 
     # ------------------------------------------------------------------------------- layers
 
@@ -457,22 +458,23 @@ class GraphBuilder:
         if not (first[self.alive].any() or last[self.alive].any()):
             return x
         constant = all((v[self.alive] == v[self.alive][:1]).all() for v in (first, last))
-        if constant and self.alive.any():
+        # Of one size alone: an odd pixel on one side was computed from the size of a layer.
+        if constant and not (self._is_one_size and self._fits_a_layer(sizes, first, last)):
             probe = int(np.flatnonzero(self.alive)[0])
             sides = tuple((int(a), int(b)) for a, b in zip(first[probe], last[probe], strict=True))
             pad = Pad(name=self._free(name or "pad"), inputs=(x.node,), sides=sides, mode=mode)
             return self._add(pad, x.channels, sizes)
         more = sizes - x.sizes
-        centred = np.sign(more) * (np.abs(more) // 2)
-        if (first == centred)[self.alive].all():
-            where: Literal["centre", "end"] = "centre"
-        elif not first[self.alive].any():
-            where = "end"
-        else:
+        befores = {"centre": np.sign(more) * (np.abs(more) // 2), "floor": more // 2, "end": 0}
+        fitting = [w for w, n in befores.items() if (first == n)[self.alive].all()]
+        if not fitting:
             raise unsupported("a crop or padding that depends on the size of the image")
         target = self._feature_of_size(sizes, "crops or pads to a size")
         fit = FitTo(
-            name=self._free(name or "fit"), inputs=(x.node, target.node), where=where, mode=mode
+            name=self._free(name or "fit"),
+            inputs=(x.node, target.node),
+            where=fitting[0],
+            mode=mode,
         )
         return self._add(fit, x.channels, sizes)
 
@@ -527,6 +529,7 @@ class GraphBuilder:
         for value in (factor, offset):
             if isinstance(value, torch.Tensor) and tuple(value.shape) != (x.channels,):
                 raise _does_not_fit("factor", tuple(value.shape), x.channels)
+        given = (factor, offset)
         source, factor, offset = self._unscaled(x, factor, offset)
         plain_numbers = not isinstance(factor, torch.Tensor) and not isinstance(
             offset, torch.Tensor
@@ -549,7 +552,10 @@ class GraphBuilder:
             channels=0 if plain_numbers else x.channels,
         )
         weights = {} if plain_numbers else {"weight": factor, "bias": offset}
-        return self._add(node, x.channels, x.sizes, order=x.order, **weights)  # type: ignore[arg-type]
+        result = self._add(node, x.channels, x.sizes, order=x.order, **weights)  # type: ignore[arg-type]
+        if isinstance(given[0], float) and isinstance(given[1], float):
+            self._scaled_from[result.node] = (x, *given)
+        return result
 
     def channels(self, x: Feature, first: int, count: int) -> Feature:
         """Add a choice of channels."""
@@ -593,8 +599,12 @@ class GraphBuilder:
         wanted = target[self.alive]
         orders = [x.order]
         if (x.sizes == 1)[self.alive].all():
-            spatial = tuple(range(2, 2 + self.dims))
-            orders += [x.plain, (BATCH, CHANNEL), (BATCH, *spatial, CHANNEL)]
+            # A single pixel: its axes may go, come back and stand on either side of the channels.
+            spatial = tuple(range(2, 2 + self.dims))[: max(wanted.shape[1] - 2, 0)]
+            orders += [
+                (BATCH, *spatial[:place], CHANNEL, *spatial[place:])
+                for place in range(len(spatial) + 1)
+            ]
         for order in orders:
             shape = np.stack(x.reordered(order).shape, axis=1)[self.alive]
             if shape.shape == wanted.shape and (shape == wanted).all():
@@ -839,6 +849,17 @@ class GraphBuilder:
             "an image whose sides are multiples of 64 pixels."
         )
 
+    @property
+    def _is_one_size(self) -> bool:
+        """Whether a single size of image is followed."""
+        return len(self.alive) == 1
+
+    def _fits_a_layer(self, sizes: Ints, first: Ints, last: Ints) -> bool:
+        """Whether padding by one more at the end gives the size of another layer."""
+        if (np.abs(first - last) > 1).any() or (first == last).all():
+            return False
+        return any((feature.sizes == sizes).all() for feature in self.features.values())
+
     def _unscaled(
         self, x: Feature, factor: float | torch.Tensor, offset: float | torch.Tensor
     ) -> tuple[Feature, float | torch.Tensor, float | torch.Tensor]:
@@ -855,21 +876,26 @@ class GraphBuilder:
     def _as_gelu(self, parts: Sequence[Feature]) -> Feature | None:
         """Recognise ``x * (1 + erf(x / sqrt(2)))``, with factors anywhere."""
         for x, bracket in (parts, parts[::-1]):
-            half, one_x, shift_x = self._scaled(x)
-            erf, factor, shift = self._scaled(bracket)
-            if erf.node not in self._errors_of_gelu or not _close(factor, shift) or shift_x:
-                continue
-            inside, stretch, moved = self._scaled(self._errors_of_gelu[erf.node])
-            if inside.node == half.node and not moved and _close(stretch, math.sqrt(0.5)):
-                return self.linear(self.activation(inside, "gelu"), 2.0 * factor * one_x)
+            for erf, factor, shift in self._chain(bracket):
+                inner = self._errors_of_gelu.get(erf.node)
+                if inner is None or not _close(factor, shift):
+                    continue
+                for source, stretch, moved in self._chain(inner):
+                    for same, times, more in self._chain(x):
+                        is_gelu = _close(stretch, math.sqrt(0.5)) and not moved and not more
+                        if source.node == same.node and is_gelu:
+                            curve = self.activation(source, "gelu")
+                            return self.linear(curve, 2.0 * factor * times)
         return None
 
-    def _scaled(self, x: Feature) -> tuple[Feature, float, float]:
-        """Split a feature into source, factor and offset, plain numbers only."""
-        node = self.nodes.get(x.node)
-        if isinstance(node, Linear) and not node.channels:
-            return self.features[node.inputs[0]].reordered(x.order), node.factor, node.offset
-        return x, 1.0, 0.0
+    def _chain(self, x: Feature) -> list[tuple[Feature, float, float]]:
+        """List what a feature was scaled from, with factor and offset: itself first."""
+        chain = [(x, 1.0, 0.0)]
+        while x.node in self._scaled_from:
+            x, inner, added = self._scaled_from[x.node]
+            _, factor, offset = chain[-1]
+            chain.append((x, inner * factor, added * factor + offset))
+        return chain
 
     def _without_activation(self, output: Feature) -> tuple[str, Feature]:
         """Take a sigmoid or softmax off the end."""

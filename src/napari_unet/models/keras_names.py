@@ -192,7 +192,7 @@ def _reading(parts: list[_Part], function: str, *, upsampled_first: bool) -> Rea
                 "class_name": part.kind,
                 "config": {
                     "name": part.name,
-                    **_settings(part, function, first, is_last=at == last),
+                    **_settings(part, function, is_last=at == last),
                 },
                 "inbound_nodes": [[[name, 0, 0, {}] for name in reads]] if reads else [],
             }

@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from napari_unet.errors import ModelError
+from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.graph_builder import (
-    BATCH,
     CHANNEL,
     Feature,
     GraphBuilder,
@@ -27,6 +27,8 @@ from napari_unet.models.graph_builder import (
     probe_sizes,
     unsupported,
 )
+from napari_unet.models.own_card import with_card
+from napari_unet.network.graph import Activation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _MOST_STEPS = 50_000
 _LARGEST_COMPUTED = 1 << 20
 _DEEPEST = 20
+_LINEAR_ABOVE = 15.0  # softplus differs from its input by less than 1e-6
 _LARGEST_INT = 2.0**62
 _DOMAINS = {"", "ai.onnx", "pkg.onnxscript.torch_lib", "com.microsoft"}
 _PADDING_MODES: dict[str, PaddingMode] = {
@@ -68,7 +71,15 @@ class Grouped:
     groups: int
 
 
-Value = Feature | Known | Grouped | None
+@dataclass(frozen=True, eq=False)
+class Above:
+    """Where a feature is larger than a number: it is only known as a part of softplus."""
+
+    feature: Feature
+    threshold: float
+
+
+Value = Feature | Known | Grouped | Above | None
 
 
 def read_onnx(path: Path) -> list[Found]:
@@ -96,7 +107,8 @@ def read_onnx(path: Path) -> list[Found]:
     if not model.HasField("graph") or not model.graph.node:
         raise ModelError(_damaged(path, "it holds no network"))
     try:
-        return _Reader(model, path).read()
+        card = next((prop.value for prop in model.metadata_props if prop.key == CARD_KEY), None)
+        return [with_card(found, card) for found in _Reader(model, path).read()]
     except (
         ValueError,
         TypeError,
@@ -137,13 +149,13 @@ class _Reader:
             )
         self.weights: set[str] = set(constants)
         values: dict[str, Value] = {name: Known((array,)) for name, array in constants.items()}
-        values[inputs[0].name] = self._start(inputs[0])
-        self._run(self.graph.node, values, 0)
-        images = []
-        for output in self.graph.output:
-            value = values.get(output.name)
-            if isinstance(value, Feature):
-                images.append((output.name, value))
+        try:
+            images = self._images(inputs[0], values, fixed=False)
+        except ModelError:
+            if not self._is_fixed(inputs[0]):
+                raise
+            # Sizes that were computed at its export may be fixed in it: of the declared image.
+            images = self._images(inputs[0], values, fixed=True)
         if not images:
             raise ModelError(
                 f"The network in {self.path.name} gives no image. Use a network for segmentation."
@@ -151,7 +163,22 @@ class _Reader:
         family = f"ONNX of {self.producer}" if self.producer else "ONNX"
         return all_found(self.builder, [(f"output {name}", f) for name, f in images], family)
 
-    def _start(self, given: Any) -> Feature:
+    def _images(
+        self, given: Any, constants: dict[str, Value], *, fixed: bool
+    ) -> list[tuple[str, Feature]]:
+        """Translate all operations; give the results that are features."""
+        self.steps = 0
+        values = {**constants, given.name: self._start(given, fixed=fixed)}
+        self._run(self.graph.node, values, 0)
+        results = [(output.name, values.get(output.name)) for output in self.graph.output]
+        return [(name, value) for name, value in results if isinstance(value, Feature)]
+
+    def _is_fixed(self, given: Any) -> bool:
+        """Whether the file declares a size of the image."""
+        shape = given.type.tensor_type.shape.dim
+        return sum(d.HasField("dim_value") and d.dim_value > 0 for d in shape[1:]) > 1
+
+    def _start(self, given: Any, *, fixed: bool) -> Feature:
         """Make the image feature from the declared input."""
         kind = given.type.tensor_type
         if kind.elem_type not in {
@@ -176,7 +203,7 @@ class _Reader:
         dims = len(shape) - 2
         channels, is_last = self._input_channels(given.name, shape)
         order = (0, *range(2, 2 + dims), 1) if is_last else tuple(range(2 + dims))
-        declared = shape[1:-1] if is_last else shape[2:]
+        declared = (shape[1:-1] if is_last else shape[2:]) if fixed else None
         self.builder = GraphBuilder(dims, channels, probe_sizes(dims, declared))
         return self.builder.image.reordered(order)
 
@@ -939,33 +966,17 @@ def _reshape(reader: _Reader, step: _Step) -> Value:
         if (groups == value.groups)[alive].all() and feature.order == feature.plain:
             return value
         raise unsupported("a reshape in a norm of groups")
-    return _same_content(builder, feature, target)
-
-
-def _same_content(builder: GraphBuilder, x: Feature, target: np.ndarray) -> Value:
-    """Find a feature that holds the same numbers in another shape, or groups of channels."""
-    alive = builder.alive
-    full = np.stack(x.reordered(x.plain).shape, axis=1)
-    flat_ones = (x.sizes == 1)[alive].all()
-    candidates = [x.order, x.plain] if flat_ones or x.order == x.plain else [x.order]
-    for order in candidates:
-        shape = np.stack(x.reordered(order).shape, axis=1)
-        if shape.shape == target.shape and (shape == target)[alive].all():
-            return x.reordered(order)
-    if flat_ones and target.shape[1] == 2 and (target[:, 1] == x.channels)[alive].all():
-        return x.reordered((BATCH, CHANNEL))
-    if flat_ones and target.shape[1] == full.shape[1]:
-        place = np.flatnonzero((target == x.channels)[alive].all(axis=0))
-        if len(place) and x.channels > 1 and (target[alive].prod(axis=1) == x.channels).all():
-            rest = list(range(2, full.shape[1]))
-            if place[0] > 0:
-                order = (0, *rest[: place[0] - 1], 1, *rest[place[0] - 1 :])
-                return x.reordered(tuple(order))
-    if x.order == x.plain and target.shape[1] >= 3 and (target[:, 0] == 1)[alive].all():
-        groups = builder.same(target[:, 1])
-        if groups > 0 and x.channels % groups == 0:
-            return Grouped(x, groups)
-    raise unsupported("a reshape of a layer's result")
+    plain = feature.order == feature.plain and target.shape[1] >= 3
+    if (
+        plain
+        and (target[:, 0] == 1)[alive].all()
+        and (target.shape != now.shape or (target != now)[alive].any())
+    ):
+        groups = target[:, 1][alive]
+        if (groups == groups[0]).all() and 0 < groups[0] and feature.channels % groups[0] == 0:
+            if (feature.sizes != 1)[alive].any():
+                return Grouped(feature, int(groups[0]))
+    return builder.reshape(feature, target)
 
 
 def _squeezed(op: str, now: np.ndarray, axes: Sequence[int] | None) -> np.ndarray:
@@ -1016,6 +1027,25 @@ def _matrix(reader: _Reader, step: _Step) -> Value:
 
 def _erf(reader: _Reader, step: _Step) -> Value:
     return reader.builder.error_function(step.x)
+
+
+def _greater(reader: _Reader, step: _Step) -> Value:
+    threshold = reader._array(step.given(1))
+    if threshold.size != 1:
+        raise unsupported("Greater")
+    return Above(step.x, float(threshold.reshape(-1)[0]))
+
+
+def _where(reader: _Reader, step: _Step) -> Value:
+    """Softplus as some exporters write it: the value itself where it is large."""
+    condition, x, curve = (step.given(place) for place in range(3))
+    if isinstance(condition, Above) and isinstance(x, Feature) and isinstance(curve, Feature):
+        node = reader.builder.nodes.get(curve.node)
+        is_softplus = isinstance(node, Activation) and node.kind == "softplus"
+        if is_softplus and condition.threshold >= _LINEAR_ABOVE and x is condition.feature:
+            if node.inputs == (x.node,):
+                return curve
+    raise unsupported("Where")
 
 
 def _arg_max(reader: _Reader, step: _Step) -> Value:
@@ -1069,6 +1099,8 @@ _TRANSLATED: dict[str, Callable[[_Reader, _Step], Any]] = {
     "Gemm": _matrix,
     "MatMul": _matrix,
     "Erf": _erf,
+    "Greater": _greater,
+    "Where": _where,
     "ArgMax": _arg_max,
     "Expand": _expand,
 }

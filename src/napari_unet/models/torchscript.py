@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from napari_unet.errors import ModelError
+from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.graph_builder import (
     Feature,
     GraphBuilder,
@@ -26,6 +27,7 @@ from napari_unet.models.graph_builder import (
     probe_sizes,
     unsupported,
 )
+from napari_unet.models.own_card import with_card
 from napari_unet.models.pickles import Made, Name, read_pickle
 from napari_unet.models.torchscript_code import Interpreter, Script, parse_code
 from napari_unet.models.torchscript_layers import OPERATIONS
@@ -35,11 +37,19 @@ if TYPE_CHECKING:
 
     from napari_unet.models.found import Found
 
+_CARD = f"extra/{CARD_KEY}.json"
+_MOST_CARD = 16 << 20
 _MOST_CODE = 64 << 20
 _MOST_PICKLE = 64 << 20
 _MOST_TRIALS = 8
 _TRIAL_PX = 1024
-_CONVOLUTIONS = ("torch.conv2d", "torch.conv3d", "torch._convolution", "torch.convolution")
+_CONVOLUTIONS = (
+    "torch.conv2d",
+    "torch.conv3d",
+    "torch._convolution",
+    "torch.convolution",
+    "torch._convolution_mode",
+)
 _STORAGES: dict[str, torch.dtype] = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -86,7 +96,9 @@ def read_torchscript(path: Path) -> list[Found]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read(path, _Archive(archive))
+            parts = _Archive(archive)
+            card = parts.read(_CARD, _MOST_CARD).decode() if _CARD in parts else None
+            return [with_card(found, card) for found in _read(path, parts)]
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
         raise ModelError(_damaged(path, error)) from error
     except _ERRORS_OF_DAMAGE as error:
@@ -207,24 +219,27 @@ def _read(path: Path, archive: _Archive) -> list[Found]:
         dims, channels = len(traced) - 2, traced[1]
     else:
         dims, channels = _kind_of_image(script, module, constants)
+    interpreter = _interpreter(script, constants, probe_sizes(dims), channels)
     try:
-        return _follow(script, module, constants, probe_sizes(dims), channels)
+        return _follow(interpreter, module)
     except ModelError:
-        if traced is None:
+        if traced is None or interpreter.asked_sizes:
             raise
-        # What was computed when it was traced may be fixed in it: then it is true of that size.
+        # Sizes that were computed when it was traced are fixed in it: they are of that image.
         sizes = probe_sizes(dims, traced[2:])
-        return _follow(script, module, constants, sizes, channels)
+        return _follow(_interpreter(script, constants, sizes, channels), module)
 
 
-def _follow(
-    script: Script, module: Made, constants: Any, sizes: np.ndarray, channels: int
-) -> list[Found]:
-    """Follow the forward pass for some sizes of image."""
+def _interpreter(script: Script, constants: Any, sizes: np.ndarray, channels: int) -> Interpreter:
+    """Prepare to follow code for some sizes of image."""
     builder = GraphBuilder(sizes.shape[1], channels, sizes)
-    interpreter = Interpreter(script, builder, constants, OPERATIONS)
-    result = interpreter.run(module, builder.image)
-    images = _images(result)
+    return Interpreter(script, builder, constants, OPERATIONS)
+
+
+def _follow(interpreter: Interpreter, module: Made) -> list[Found]:
+    """Follow the forward pass."""
+    builder = interpreter.builder
+    images = _images(interpreter.run(module, builder.image))
     if not images:
         raise ModelError(
             "The network gives no image. Use a network for segmentation, which gives a value for "

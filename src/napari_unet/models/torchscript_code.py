@@ -153,6 +153,13 @@ class Interpreter:
         Tensors that the code calls ``CONSTANTS.c0``, ``c1``...
     operations : mapping
         What is done for ``torch.relu`` and others, by name.
+
+    Attributes
+    ----------
+    paths : dict of int to str
+        Where in the modules each tensor stands, by its id.
+    asked_sizes : bool
+        Whether the network has asked for the size of a layer's result.
     """
 
     def __init__(
@@ -164,8 +171,8 @@ class Interpreter:
     ) -> None:
         self.script, self.builder = script, builder
         self.constants, self.operations = constants, operations
-        self.names = _names_of_tensors
         self.paths: dict[int, str] = {}
+        self.asked_sizes = False
         self._steps = 0
         self._depth = 0
         self._diverging = 0

@@ -765,6 +765,7 @@ def _size(call: _Call) -> Any:
     if isinstance(value, torch.Tensor):
         shape: list[Any] = list(value.shape)
     elif isinstance(value, Feature):
+        call.at.asked_sizes = True
         shape = [call.at.number(size) for size in value.shape]
     else:
         raise unsupported("the size of what is no layer's result")
@@ -890,6 +891,7 @@ def _negative(call: _Call) -> Any:
 _LAYERS: dict[str, Callable[[_Call], Any]] = {
     "conv2d": _convolution,
     "conv3d": _convolution,
+    "_convolution_mode": _convolution,
     "_convolution": _general_convolution,
     "convolution": _general_convolution,
     "conv_transpose2d": _transposed,
@@ -1002,6 +1004,8 @@ _LAYERS: dict[str, Callable[[_Call], Any]] = {
     "reverse": _reverse,
     "_set_item": _set_item,
     "__getitem__": _get_item,
+    "__range_length": lambda call: len(_range(call)),
+    "__derive_index": lambda call: call.whole(1) + call.whole(0) * call.whole(2),
     "__contains__": _contains,
     "list": lambda call: _listed(call.get(0)),
     "copy": lambda call: _listed(call.get(0)),

@@ -165,11 +165,14 @@ class FitTo(Node):
     """The first input cropped or padded with zeros to the size of the second.
 
     ``centre``: the same on both sides, the odd pixel last when padding and when cropping;
-    ``end``: at the end only.
+    ``floor``: likewise, but the odd pixel is cropped first, as half a negative number that is
+    rounded down does it; ``end``: at the end only.
     """
 
     op: Literal["fit_to"] = "fit_to"
-    where: Literal["centre", "end"] = Field("centre", description="Where pixels come and go.")
+    where: Literal["centre", "floor", "end"] = Field(
+        "centre", description="Where pixels come and go."
+    )
     mode: PaddingMode = Field("zeros", description="What is padded with.")
 
 

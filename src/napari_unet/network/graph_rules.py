@@ -247,7 +247,10 @@ def sides_to_fit(node: g.FitTo, size: int, wanted: int) -> tuple[int, int]:
     """Say how many pixels a FitTo adds before and after along an axis; negative ones are cut."""
     more = wanted - size
     # The odd pixel comes and goes at the end.
-    before = 0 if node.where == "end" else int(math.copysign(abs(more) // 2, more))
+    if node.where == "floor":
+        before = more // 2
+    else:
+        before = 0 if node.where == "end" else int(math.copysign(abs(more) // 2, more))
     return before, more - before
 
 
