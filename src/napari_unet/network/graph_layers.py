@@ -178,7 +178,11 @@ class PoolingLayer(Layer):
         sides = sides or node.padding or no_sides(self.dims)
         kernel, stride = node.kernel, node.stride
         even = evenly(sides)
-        fits = even is not None and all(2 * p <= k for p, k in zip(even, kernel, strict=True))
+        # torch pads by half a window at most, and no volume smaller than a window.
+        fits = even is not None and all(
+            2 * pad <= size <= pixels
+            for pad, size, pixels in zip(even, kernel, x.shape[2:], strict=True)
+        )
         if node.kind == "max":
             if fits:
                 return LARGEST[self.dims](x, kernel, stride, even)
