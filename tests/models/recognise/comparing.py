@@ -41,10 +41,8 @@ def shaken(net: nn.Module, seed: int) -> nn.Module:
 
 def built(found: Found) -> nn.Module:
     """Build what was recognised, with all of its tensors and no other."""
-    net = GraphNet(found.architecture)
-    dtype = next(iter(found.tensors.values())).dtype
-    net.load_state_dict(found.tensors, strict=True)
-    net = net.to(dtype)
+    dtype = next(tensor.dtype for tensor in found.tensors.values() if tensor.is_floating_point())
+    net = GraphNet(found.architecture).to(dtype)
     net.load_state_dict(found.tensors, strict=True)
     return net.eval()
 
