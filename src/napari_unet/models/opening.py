@@ -23,6 +23,8 @@ from napari_unet.models.library import checksum, find_reading
 from napari_unet.models.model import Model, assemble
 from napari_unet.models.model import load_model as load_own
 from napari_unet.network.devices import is_out_of_memory
+from napari_unet.network.graph import Graph
+from napari_unet.network.graph_field import at_image_size, describe_fit
 from napari_unet.settings import checked
 
 if TYPE_CHECKING:
@@ -254,6 +256,11 @@ def _card(path: Path, origin: Format, found: Found) -> Card:
     known = dict(found.card)
     assumed = dict(found.assumed)
     shape = found.architecture
+    if isinstance(shape, Graph):
+        changed = describe_fit(shape)
+        if changed:
+            assumed.setdefault("output size", changed)
+        shape = at_image_size(shape)
     for field, value in _defaults(shape.in_channels, shape.classes, known).items():
         if field not in known:
             known[field] = value
