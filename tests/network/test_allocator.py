@@ -1,7 +1,10 @@
-"""The memory of a process is kept and given back, where the C library can be told."""
+"""Memory that is at hand is told from memory that has to be fetched, and is given back."""
 
 from __future__ import annotations
 
+import ctypes
+import json
+import platform
 import subprocess
 import sys
 
@@ -10,8 +13,9 @@ import pytest
 from napari_unet.network import allocator
 
 MEASURE = """
+import ctypes, json
 import numpy as np
-from napari_unet.network.allocator import keep_memory, return_memory
+from napari_unet.network.allocator import is_at_hand, return_memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -20,32 +24,39 @@ def resident():
 def use(mib):
     np.empty(mib * 2**20, np.uint8).fill(1)
 
-before = resident()
+before, size = resident(), 200 * 2**20
 use(200)
-print(resident() - before)
-assert keep_memory()
+told = {"fetched": is_at_hand(size)}
+for option, value in ((-4, 0), (-1, 2**30)):  # M_MMAP_MAX, M_TRIM_THRESHOLD
+    assert ctypes.CDLL(None).mallopt(option, value)
 use(200)
-print(resident() - before)
-assert return_memory()
-print(resident() - before)
+told |= {"kept": is_at_hand(size), "more": is_at_hand(3 * size), "MiB kept": resident() - before}
+told |= {"returned": return_memory(), "MiB left": resident() - before, "again": is_at_hand(size)}
+print(json.dumps(told))
 """
 
 
-def test_memory_is_kept_once_asked_for_and_given_back_when_told() -> None:
-    if not allocator._is_glibc():
-        pytest.skip("only glibc can be told")
-    out = subprocess.run(
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="Only glibc can be told.")
+def test_memory_at_hand_is_told_from_memory_that_is_fetched_and_is_given_back() -> None:
+    done = subprocess.run(
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True
-    ).stdout
-    plain, kept, returned = map(float, out.split())
-    assert plain < 50
-    assert kept > 150
-    assert returned < 50
+    )
+    told = json.loads(done.stdout)
+    assert told["MiB kept"] > 150
+    assert told["MiB left"] < 50
+    del told["MiB kept"], told["MiB left"]
+    assert told == {
+        "fetched": False,
+        "kept": True,
+        "more": False,
+        "returned": True,
+        "again": False,
+    }
 
 
-def test_where_the_c_library_cannot_be_told_nothing_happens(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_where_the_system_cannot_be_asked_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    assert not allocator.keep_memory()
+    monkeypatch.setattr(allocator, "find_spec", lambda name: None)
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    assert not allocator.is_at_hand(1)
     assert not allocator.return_memory()

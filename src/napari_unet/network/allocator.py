@@ -1,9 +1,9 @@
-"""Keep the memory that tiles give back, instead of asking the system for it anew.
+"""Whether memory is at hand, or has to be fetched from the system.
 
 The C library of Linux gives blocks of more than 32 MiB back to the system at once, and the next
 block is then cleared page by page as it is first touched: for a large network that can take longer
-than computing. The setting holds for the whole process, so it is for a process of our own (the
-dock's worker, the command line), never for the person's.
+than computing. Other allocators, and a process that was told to, keep them. Nothing is set here,
+as that would hold for all of the person's process; what computes asks, and does what suits.
 """
 
 from __future__ import annotations
@@ -11,24 +11,36 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from importlib.util import find_spec
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-KEPT_BYTES = 2**30
+import numpy as np
+
+PROBES = 16
 
 
-def keep_memory() -> bool:
-    """Let this process keep freed memory of up to 1 GiB for itself.
+def is_at_hand(size: int) -> bool:
+    """Find out whether a block of memory can be had without fetching it from the system.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of the block.
 
     Returns
     -------
     bool
-        Whether that could be set: only with glibc on Linux.
+        Whether most of it was in this process already; not so where the system cannot count the
+        page faults of a thread.
     """
-    if not _is_glibc():
+    if find_spec("resource") is None:
         return False
-    library = ctypes.CDLL(None)
-    kinds = (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)
-    return all(library.mallopt(kind, KEPT_BYTES) for kind in kinds)
+    import resource
+
+    if not hasattr(resource, "RUSAGE_THREAD"):
+        return False
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    np.empty(max(size, PROBES), np.uint8)[:: max(size // PROBES, 1)] = 0
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < PROBES // 2
 
 
 def return_memory() -> bool:
@@ -39,9 +51,5 @@ def return_memory() -> bool:
     bool
         Whether there was any.
     """
-    return _is_glibc() and bool(ctypes.CDLL(None).malloc_trim(0))
-
-
-def _is_glibc() -> bool:
-    """Say whether this is the C library that can be told."""
-    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    return is_glibc and bool(ctypes.CDLL(None).malloc_trim(0))

@@ -9,10 +9,10 @@ that of the whole tile::
     level 1      |-------- pooled -------|     ->  joined  |-----------|
     level 2         |----- pooled ----|        ->  all of it
 
-On a CPU the features of the upper levels are larger than its caches. There each block goes over
-its features in strips of rows, overlapping by the few rows that its convolutions look at, so
-that what it computes in between stays in the cache and only what a level gives is written to
-memory::
+On a CPU large features are fetched from the system and given back to it, layer after layer, which
+can take longer than computing them (:mod:`napari_unet.network.allocator`). Unless the memory is at
+hand, each block goes over its features in strips of rows, overlapping by the few rows that its
+convolutions look at, so that what it computes in between is small enough to be used again at once::
 
     rows of a level   |== strip ==|== strip ==|== strip ==|
     read for the 2nd           |---============---|
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_unet.network.allocator import is_at_hand
 from napari_unet.network.folding import folded_copy, speed_up_on_cpu
 from napari_unet.network.receptive_field import Span, layer_reads
 
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 Box = tuple[Span, ...]
 """One span per spatial axis."""
 
-STRIP_BYTES = 2 * 2**20  # of what a strip keeps in the cache
+STRIP_BYTES = 16 * 2**20  # of a strip: less than what is given back to the system at once
+UNLIMITED = 2**62
+TOP_MAPS = 4  # so many features of the uppermost level are alive at once, without strips
 LEAST_ROWS = 64  # of a strip: the rows that strips compute twice must be few among them
 GRID_PX = 8  # what is joined lies on this grid, so that columns can be computed together
 
@@ -77,7 +80,7 @@ class InferenceNet:
     dtype : torch.dtype, optional
         Precision of weights and features; that of the network if not given.
     strip_bytes : int, optional
-        How much a strip of rows may take; if not given, what suits the device.
+        How much a strip of rows may take; if not given, what suits the device and the memory.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class InferenceNet:
         for parameter in self._net.parameters():
             if parameter.ndim > 2:
                 parameter.data = _channels_last(parameter.data)
-        self._strip_bytes = strip_bytes or (STRIP_BYTES if is_cpu else 2**62)
+        self._chosen_strip_bytes = strip_bytes
         self._memory = Memory()
 
     def __call__(self, x: torch.Tensor, kept: Sequence[slice] | None = None) -> torch.Tensor:
@@ -119,6 +122,7 @@ class InferenceNet:
         parts = kept or [slice(0, size) for size in output]
         box = tuple(Span(part.start, part.stop - 1) for part in parts)
         x = _channels_last(x.to(self.device, self.dtype))
+        self._strip_bytes = self._chosen_strip_bytes or self._choose_strip_bytes(x)
         with torch.inference_mode():
             # A norm over all of a tile would measure something else in a part of it.
             if net.exact and all(output):
@@ -126,6 +130,12 @@ class InferenceNet:
             else:
                 logits = Part(net(x), (0,) * len(box)).cut(box)
         return logits if self.dtype == torch.float64 else logits.float()
+
+    def _choose_strip_bytes(self, x: torch.Tensor) -> int:
+        """Return how much a strip may take: no end of it where memory need not be fetched."""
+        top_bytes = x.numel() // x.shape[1] * self._net.blocks[0].widths[-1] * x.itemsize
+        is_plenty = self.device.type != "cpu" or is_at_hand(TOP_MAPS * top_bytes)
+        return UNLIMITED if is_plenty else STRIP_BYTES
 
     def _compute(self, x: torch.Tensor, box: Box) -> torch.Tensor:
         """Go down with all of the tile, and up again with what the box depends on."""

@@ -51,7 +51,7 @@ STREAMED_BYTES = 160 * 2**20
 # Smaller tiles than this many halos would spend most of the work on what is thrown away.
 LEAST_HALOS = {2: 6, 3: 3}
 # Larger tiles than this many halos, or pixels, would save little more of it.
-MOST_HALOS, MOST_PX = 22, 1024
+MOST_HALOS, MOST_PX = 24, 1024
 # Tiles that are computed once more where the result is approximate, to tell by how much.
 MOST_MEASURED = 3
 _MEASURED = {1: "One tile was", 2: "Two tiles were", 3: "Three tiles were"}
