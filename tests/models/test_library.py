@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import pickle
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -98,36 +97,18 @@ def test_free_names_count_on_and_can_be_file_names(folder: Path, wanted: str, gi
     assert library.free_name(wanted) == given
 
 
-def _zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("archive/data.pkl", b"x" * 50)
-    return buffer.getvalue()
-
-
-LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12345\n"
-FOREIGN = [
-    ("pointer.safetensors", LFS, "Git LFS pointer"),
-    ("page.safetensors", b"<!DOCTYPE html><html></html>", "web page"),
-    ("net.pth", _zip(), "PyTorch weights; this cannot be opened yet"),
-    ("renamed.safetensors", _zip(), "zip archive.*cannot be opened yet"),
-    ("old.pt", b"\x80\x02}q\x00." * 9, "PyTorch weights.*cannot be opened yet"),
-    ("no_ending", b"\x80\x02}q\x00." * 9, "pickle.*cannot be opened yet"),
-    ("net.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "Keras.*cannot be opened yet"),
-    ("net.onnx", b"\x08\x07\x12\x07pytorch" * 4, "ONNX.*cannot be opened yet"),
-    ("empty.safetensors", b"", "damaged or incomplete"),
-    ("seven.safetensors", b"1234567", "damaged or incomplete"),
-    ("text.safetensors", b"not weights at all, only text", "not a weights file"),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "sentence"), FOREIGN, ids=[f[0] for f in FOREIGN])
-def test_other_files_are_refused_with_their_own_sentence(
-    name: str, content: bytes, sentence: str, tmp_path: Path
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=sentence):
-        library.read_card(tmp_path / name)
+def test_the_card_is_read_from_files_of_ours_only(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    for content, sentence in {
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n": "Git LFS pointer",
+        b"<!DOCTYPE html><html></html>": "web page",
+        b"": "damaged or incomplete",
+        b"not weights at all, only text": "text, not weights",
+        b"\x80\x02}q\x00." * 9: "PyTorch weights.*Open it with load_model",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=sentence):
+            library.read_card(path)
 
 
 def test_a_header_whose_length_looks_like_another_format_is_read(tmp_path: Path) -> None:
@@ -141,15 +122,127 @@ def test_a_header_whose_length_looks_like_another_format_is_read(tmp_path: Path)
     assert any(start[0] == 0x20 for start in lengths)
 
 
-def test_folders_missing_files_and_bare_weights_are_refused(tmp_path: Path) -> None:
+def test_folders_missing_files_and_bare_weights_have_no_card(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a folder"):
         library.read_card(tmp_path)
     with pytest.raises(ModelError, match="no weights file"):
         library.read_card(tmp_path / "none.safetensors")
     bare = tmp_path / "bare.safetensors"
     save_file({"a": np.ones(2, np.float32)}, bare)
-    with pytest.raises(ModelError, match=r"no card.*cannot be opened yet"):
+    with pytest.raises(ModelError, match=r"no card.*load_model"):
         library.read_card(bare)
+
+
+def write_pickle(path: Path) -> Path:
+    """Write what the library takes for weights of others without opening it."""
+    path.write_bytes(pickle.dumps({"a": 1}))
+    return path
+
+
+def test_weights_of_others_are_listed_by_what_they_are(folder: Path) -> None:
+    write_card(folder / "unet.safetensors")
+    foreign = write_pickle(folder / "unet.pth")
+    save_file({"a": np.ones(2, np.float32)}, folder / "bare.safetensors")
+    (folder / "notes.txt").write_text("what I trained")
+    (folder / "gone.pth").write_bytes(b"")
+    listed = {entry.name: entry for entry in library.list_models()}
+    assert set(listed) == {"unet", "unet.pth", "bare"}
+    assert listed["unet.pth"].card is None
+    assert listed["unet.pth"].format.text == "PyTorch weights"
+    assert library.find_model("unet.pth") == foreign
+    ((path, reason),) = library.list_damaged()
+    assert path.name == "gone.pth"
+    assert "empty" in reason
+
+
+def test_files_opened_lately_are_listed_last_the_newest_first(folder: Path) -> None:
+    write_card(folder / "mine.safetensors")
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    first, second = (write_pickle(elsewhere / name) for name in ("a.pth", "b.pth"))
+    for path in (first, second, folder / "mine.safetensors"):
+        library.remember_model(path)
+    library.remember_model(first, 2)
+    listed = [(entry.reference, entry.origin) for entry in library.list_models()]
+    assert listed == [
+        (str(folder / "mine.safetensors"), "user"),
+        (f"{first}#3", "recent"),
+        (str(second), "recent"),
+    ]
+    first.unlink()
+    library.forget_model(second)
+    assert [entry.name for entry in library.list_models()] == ["mine"]
+
+
+def test_a_list_of_recent_files_that_is_no_list_is_ignored(folder: Path) -> None:
+    for text in ("", "{}", "[1]", '[["a", "b"]]', "null", "[" * 100_000):
+        (folder.parent / "recent.json").write_text(text)
+        assert library.recent_models() == []
+    library.remember_model(folder.parent / "a.pth")
+    assert len(library.recent_models()) == 1
+
+
+def test_no_more_files_are_remembered_than_a_person_looks_through(folder: Path) -> None:
+    for number in range(40):
+        library.remember_model(folder.parent / f"{number}.pth")
+    noted = library.recent_models()
+    assert len(noted) == 12
+    assert noted[0][0].name == "39.pth"
+
+
+def test_a_reading_is_named_behind_the_file(folder: Path) -> None:
+    path = write_pickle(folder / "net.pth")
+    assert library.find_reading("net.pth") == (path, 0)
+    assert library.find_reading("net.pth#1") == (path, 0)
+    assert library.find_reading("net.pth#3") == (path, 2)
+    assert library.find_reading(f"{path}#2") == (path, 1)
+    odd = write_pickle(folder / "odd#2")
+    assert library.find_reading(odd) == (odd, 0), "the name of a file wins"
+    for wrong in ("net.pth#0", "net.pth#x", "net.pth#", "net.pth#1000000", "#2"):
+        with pytest.raises(ModelError):
+            library.find_reading(wrong)
+
+
+def test_only_files_in_the_own_folder_are_renamed_and_removed(folder: Path) -> None:
+    bundled = write_card(folder.parent / "bundled" / "nuclei.safetensors")
+    mine = write_card(folder / "mine.safetensors")
+    for action in (lambda p: library.rename_model(p, "new"), library.remove_model):
+        with pytest.raises(ModelError, match="not in your folder"):
+            action(bundled)
+    for taken in ("nuclei", "NUCLEI"):
+        with pytest.raises(ModelError, match="already"):
+            library.rename_model(mine, taken)
+    with pytest.raises(ModelError, match="no name"):
+        library.rename_model(mine, "..")
+    renamed = library.rename_model(mine, "ours")
+    assert renamed == folder / "ours.safetensors"
+    assert library.rename_model(renamed, "Ours").name == "Ours.safetensors"
+    package = folder / "package"
+    package.mkdir()
+    (package / "rdf.yaml").write_text("x")
+    library.remove_model(package)
+    library.remove_model(folder / "Ours.safetensors")
+    assert list(folder.iterdir()) == []
+    assert bundled.exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "channels", "why"),
+    [
+        ({}, "YX", 1, None),
+        ({}, "CYX", 5, None),
+        ({}, "TZYX", 1, None),
+        ({"in_channels": 3}, "YXC", 3, None),
+        ({"in_channels": 3}, "YX", 1, "needs 3 channels, the image has 1"),
+        ({"spatial_dims": 3}, "ZYX", 1, None),
+        ({"spatial_dims": 3}, "TYX", 1, "needs a z axis"),
+    ],
+)
+def test_a_model_says_why_it_does_not_fit(shape, axes, channels, why) -> None:
+    architecture = Architecture(widths=(3, 4), **shape)
+    names = tuple(map(str, range(architecture.in_channels)))
+    card = Card(name="a", architecture=architecture, input_channels=names)
+    assert library.misfit(card, axes, channels) == why
 
 
 def test_listing_models_imports_no_torch() -> None:

@@ -104,6 +104,11 @@ BROKEN_ZIP = Format(
     "a zip archive whose end is missing or altered",
     "It is damaged or incomplete. Copy or download it again.",
 )
+CUT_OFF = Format(
+    "refused",
+    "a safetensors file whose header is cut off",
+    "It is damaged or incomplete. Copy or download it again.",
+)
 SAVED_MODEL = Format("refused", "a TensorFlow SavedModel", f"This cannot be opened. {_SAVE_AGAIN}")
 TFLITE = Format("refused", "a TensorFlow Lite network", f"This cannot be opened. {_SAVE_AGAIN}")
 TF_CHECKPOINT = Format("refused", "a TensorFlow checkpoint", f"It cannot be opened. {_SAVE_AGAIN}")
@@ -223,7 +228,7 @@ def _file(file: BinaryIO, size: int) -> Format:
         return EMPTY
     # The first eight bytes of safetensors are a number, which may look like the start of anything.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER:
-        return _safetensors(file, int.from_bytes(start[:8], "little"))
+        return _safetensors(file, int.from_bytes(start[:8], "little"), size)
     for magic, found in _STARTS:
         if start.startswith(magic):
             return found
@@ -244,8 +249,10 @@ def _file(file: BinaryIO, size: int) -> Format:
     return _text(file)
 
 
-def _safetensors(file: BinaryIO, header: int) -> Format:
+def _safetensors(file: BinaryIO, header: int, size: int) -> Format:
     """Tell our own files from those of others by the card in the header."""
+    if 8 + header > size:
+        return CUT_OFF
     file.seek(8)
     return OWN if f'"{CARD_KEY}"'.encode() in file.read(header) else SAFETENSORS
 

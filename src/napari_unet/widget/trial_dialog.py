@@ -83,7 +83,7 @@ class TrialDialog(QDialog):
         self._follow()
         columns = max(map(len, groups.values())) + 1
         self.resize(
-            columns * (PICTURE_PX + grid.spacing()) + 50,
+            columns * (PICTURE_PX + grid.spacing()) + 80,
             min(HEIGHT_PX, len(groups) * (PICTURE_PX + 90) + 80),
         )
 
