@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_unet.arrays.metrics import evaluate
     from napari_unet.files.images import read_image
     from napari_unet.files.masks import export_labels
+    from napari_unet.models.export import export_model
     from napari_unet.models.model import Model, save_model
     from napari_unet.models.opening import load_model, open_weights
     from napari_unet.runs.finetune import finetune
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "export_labels",
+    "export_model",
     "finetune",
     "load_model",
     "open_weights",
@@ -49,6 +51,7 @@ _HOMES = {
     "SegmentSettings": "napari_unet.settings",
     "evaluate": "napari_unet.arrays.metrics",
     "export_labels": "napari_unet.files.masks",
+    "export_model": "napari_unet.models.export",
     "finetune": "napari_unet.runs.finetune",
     "load_model": "napari_unet.models.opening",
     "open_weights": "napari_unet.models.opening",

@@ -20,6 +20,7 @@ COMMANDS = (
     "finetune",
     "evaluate",
     "export",
+    "convert",
     "doctor",
 )
 

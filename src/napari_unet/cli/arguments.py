@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_MODEL = "nuclei"
+MODEL_FORMATS = ("safetensors", "state-dict", "torchscript", "onnx", "bioimageio")
 SAMPLE_NAMES = ("nuclei", "tissue", "stack", "cell", "coins", "histology")
 TRAINING_FIELDS = (
     "learning_rate",
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_finetune,
         _add_evaluate,
         _add_export,
+        _add_convert,
         _add_doctor,
     ):
         add(commands.add_parser)
@@ -244,6 +246,36 @@ def _add_export(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--pixel-size-um", type=float, metavar="UM", help="pixel size in micrometres"
     )
+
+
+def _add_convert(add: Callable[..., argparse.ArgumentParser]) -> None:
+    text = "Write a model for another program, from any weights that can be opened."
+    parser = _command(add, "convert", "convert:run_convert", "MODEL FILE", text)
+    parser.add_argument("source", metavar="MODEL", help="name or file of the model")
+    parser.add_argument(
+        "destination",
+        metavar="FILE",
+        type=_path,
+        help=(
+            "what to write; its ending says the format: .safetensors, .pth (state dict), .pt "
+            "(TorchScript), .onnx, .zip (package for bioimage.io)"
+        ),
+    )
+    parser.add_argument(
+        "--format", choices=MODEL_FORMATS, help="the format, whatever the name ends in"
+    )
+    group = parser.add_argument_group("for bioimage.io, where the model's card does not know it")
+    group.add_argument(
+        "--author", metavar="NAME", action="append", help="who made the model; may be repeated"
+    )
+    group.add_argument("--licence", metavar="SPDX", help="licence of the weights, e.g. CC-BY-4.0")
+    group.add_argument(
+        "--cite",
+        metavar="TEXT",
+        action="append",
+        help="what to cite, with its DOI or address; may be repeated",
+    )
+    group.add_argument("--description", metavar="TEXT", help="what the model does, in a sentence")
 
 
 def _add_doctor(add: Callable[..., argparse.ArgumentParser]) -> None:

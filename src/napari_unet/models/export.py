@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from napari_unet.errors import FileError, ModelError
 from napari_unet.files.atomic import written_beside
@@ -23,11 +24,16 @@ from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.library import SUFFIX
 from napari_unet.models.model import Model, check_model, save_model
 from napari_unet.models.onnx_writer import write_onnx
+from napari_unet.network.graph import FitTo
+from napari_unet.network.graph_net import GraphNet
+from napari_unet.network.graph_rules import sides_to_fit, sizes_along
 from napari_unet.network.unet_graph import as_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from napari_unet.network.graph import Sides
 
 ModelFormat = Literal["safetensors", "state-dict", "torchscript", "onnx", "bioimageio"]
 """Ours; tensors by name; the network with its code; ONNX; a package for bioimage.io."""
@@ -184,7 +190,7 @@ def torchscript(model: Model) -> bytes:
         warnings.simplefilter("ignore")
         traced: Any = torch.jit.trace(net, example, check_trace=False)  # type: ignore[no-untyped-call]
         try:
-            difference = float((traced(other) - net(other)).abs().max())
+            difference = float((traced(other) - probabilities(model, other)).abs().max())
         except RuntimeError:
             difference = float("inf")
         buffer = io.BytesIO()
@@ -291,12 +297,45 @@ class _WithActivation(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.network = model.net
+        self.network: nn.Module = _traceable(model)
         self._activation = model.card.activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Give probabilities (N, classes, *spatial)."""
         return _activated(self.network(x), self._activation)
+
+
+class _Fitted(nn.Module):
+    """Cuts off, or adds, so many pixels: written as one operation of fixed numbers."""
+
+    def __init__(self, sides: Sides, mode: str) -> None:
+        super().__init__()
+        self._sides = [side for pair in reversed(sides) for side in pair]
+        self._mode = {"zeros": "constant"}.get(mode, mode)
+
+    def forward(self, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        """Change the sizes of features (N, C, *spatial)."""
+        return functional.pad(x, self._sides, mode=self._mode) if any(self._sides) else x
+
+
+def _traceable(model: Model) -> nn.Module:
+    """Return a network in which sizes are nowhere compared with each other.
+
+    How many pixels are cut or added to make features fit is the same for all sizes.
+    """
+    net = model.net
+    if getattr(net.architecture, "pyramid_pooling", False):
+        return net
+    graph, tensors = as_graph(net)
+    axes = [sizes_along(graph, axis, _size(model)) for axis in range(graph.spatial_dims)]
+    traceable = GraphNet(graph)
+    traceable.load_state_dict(tensors)
+    for node in graph.nodes:
+        if isinstance(node, FitTo):
+            own, wanted = node.inputs
+            sides = tuple(sides_to_fit(node, sizes[own], sizes[wanted]) for sizes in axes)
+            traceable._modules[node.name] = _Fitted(sides, node.mode)
+    return traceable.to(next(net.parameters()).device).eval()
 
 
 def _activated(logits: torch.Tensor, activation: str) -> torch.Tensor:

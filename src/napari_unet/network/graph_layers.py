@@ -259,8 +259,10 @@ class JoinLayer(Layer):
         """Put channels side by side, or compute pixel by pixel."""
         how, (x, *others) = self.node.how, inputs
         if how == "concatenate":
-            sizes = [max(along) for along in zip(*(part.shape[2:] for part in inputs), strict=True)]
-            return torch.cat([part.expand(*part.shape[:2], *sizes) for part in inputs], dim=1)
+            if any(part.shape[2:] != x.shape[2:] for part in others):
+                sizes = [max(all_) for all_ in zip(*(p.shape[2:] for p in inputs), strict=True)]
+                inputs = tuple(part.expand(*part.shape[:2], *sizes) for part in inputs)
+            return torch.cat(inputs, dim=1)
         for other in others:
             if how == "add":
                 x = x + other
