@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from napari_unet.network.graph import ActivationKind
 
 FAMILY = "a network of pytorch-3dunet"
+_SPREAD = "upsampling.upsample.conv_transposed"
+_SPREAD_BEFORE = "upsampling.upsample"  # in versions before 2021
 _LAYERS, _UP = "layers", "up"
 _GROUPS = (8, 16, 4, 32, 2)  # the library's default, then what people choose instead
 _NORMS = ("groupnorm", "batchnorm")
@@ -79,7 +81,7 @@ def recognise_pytorch_3dunet(layers: Layers) -> list[Found] | None:
     found = []
     for order in _orders(layers):
         wiring = Wiring(layers, FAMILY, first)
-        _wire(wiring, order)
+        _wire(wiring, order, _upsampling(layers))
         found.append(
             Found(
                 architecture=wiring.graph(),
@@ -181,7 +183,15 @@ def _assumed(layers: Layers, order: _Order) -> dict[str, str]:
     return said
 
 
-def _wire(wiring: Wiring, order: _Order) -> None:
+def _upsampling(layers: Layers) -> str:
+    """Name the transposed convolution of each stage up; empty: sizes are interpolated."""
+    names = (_SPREAD, _SPREAD_BEFORE)
+    return next(
+        (name for name in names if any(layer.name.endswith(f".{name}") for layer in layers)), ""
+    )
+
+
+def _wire(wiring: Wiring, order: _Order, upsampling: str) -> None:
     """Add all layers."""
     node, skips, level = IMAGE, [], 0
     while level == 0 or _has_block(wiring, f"encoders.{level}.basic_module"):
@@ -191,7 +201,7 @@ def _wire(wiring: Wiring, order: _Order) -> None:
         level += 1
     skips.pop()
     for up in range(len(skips)):
-        node = _join(wiring, f"decoders.{up}", node, skips.pop())
+        node = _join(wiring, f"decoders.{up}", node, skips.pop(), upsampling)
         node = _block(wiring, f"decoders.{up}.basic_module", node, order)
     wiring.convolution("final_conv", node)
 
@@ -201,15 +211,14 @@ def _has_block(wiring: Wiring, name: str) -> bool:
     return wiring.has(f"{name}.SingleConv1.conv") or wiring.has(f"{name}.conv2.conv")
 
 
-def _join(wiring: Wiring, name: str, reads: str, skip: str) -> str:
+def _join(wiring: Wiring, name: str, reads: str, skip: str, upsampling: str) -> str:
     """Enlarge to the size of the skip; add it in residual networks, else put it in front."""
-    up = f"{name}.upsampling.upsample"
-    if wiring.has(f"{up}.conv_transposed"):
+    if upsampling == _SPREAD:
         # The transposed convolution leaves one pixel out, which resizing then repeats.
-        node = _spread(wiring, f"{up}.conv_transposed", reads, missing=1)
+        node = _spread(wiring, f"{name}.{upsampling}", reads, missing=1)
         node = wiring.resize(node, mode="nearest", like=skip)
-    elif wiring.has(up):
-        node = _spread(wiring, up, reads, missing=0)
+    elif upsampling:
+        node = _spread(wiring, f"{name}.{upsampling}", reads, missing=0)
     else:
         node = wiring.resize(reads, mode="nearest", like=skip)
     block = f"{name}.basic_module"

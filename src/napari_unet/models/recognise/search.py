@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import heapq
 import math
+import re
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,8 @@ _LARGEST_UP_KERNEL = 6
 _JUMP = 1.0
 _JUMP_ON = 0.3  # to what follows units that are used already
 _JUMP_INTO_GROUP = 3.0
+_ODD_NAME = 0.8  # for up1 that is part of a level when up2 was an upsampling
+_ACROSS = 0.7  # to stay on a level where the names divide
 _UNEVEN = 0.3  # for each convolution that a level has more or fewer than the one before
 
 
@@ -43,6 +45,21 @@ class Step:
     shortcut: Unit | None = None
     transposed: bool = False
     how: Literal["concatenate", "add"] = "concatenate"
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """What keeps the size of the features."""
+
+    wide: int
+    narrow: int
+    mask: int
+    """One bit per unit."""
+    first: int
+    """Place of its first unit in the file."""
+    final: int
+    step: Step
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,8 @@ class _State:
     """Place of the unit that was used last."""
     before: int
     """Blocks of the level before."""
+    kinds: tuple[int, int] = (0, 0)
+    """Which names, numbers aside, were those of a level's units, and which of upsamplings."""
 
 
 class Search:
@@ -76,8 +95,13 @@ class Search:
         self._units = list(units)
         self._all = (1 << len(self._units)) - 1
         self._common = common_starts([unit.name for unit in self._units])
+        patterns = [re.sub(r"\d+", "#", unit.name) for unit in self._units]
+        self._kinds = [patterns.index(pattern) for pattern in patterns]
         self._gates = list(self._find_gates())
-        self._residuals = list(self._find_residuals())
+        self._strengths = [self._measure(place) for place in range(len(self._units) + 1)]
+        self._reading: dict[int, list[_Block]] = {}
+        for block in self._find_blocks():
+            self._reading.setdefault(block.wide, []).append(block)
 
     def run(self) -> list[Step] | None:
         """Return the steps of the likeliest way, or None if there is none."""
@@ -122,41 +146,50 @@ class Search:
 
     def _starts(self) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give each block that may be the first one."""
-        for cost, wide, narrow, used, last, step in self._blocks(None, 0):
-            extra = 0.0 if step.units[0].place == 0 else _JUMP + 0.1 * math.log2(wide)
-            yield cost + extra, _State(used, narrow, (), False, 1, last, 0), (step,)
+        for block in (block for blocks in self._reading.values() for block in blocks):
+            extra = 0.0 if block.first == 0 else _JUMP + 0.1 * math.log2(block.wide)
+            kinds, _ = self._called((0, 0), block.first, upsampling=False)
+            state = _State(block.mask, block.narrow, (), False, 1, block.final, 0, kinds)
+            yield block.cost + extra, state, (block.step,)
 
     def _moves(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give each step that may follow."""
-        for cost, wide, narrow, used, last, step in self._blocks(state.last, state.used):
-            if wide != state.channels:
-                continue
-            total_used = state.used | used
+        may_go_down = not state.up and state.here and len(state.skips) < _MOST_LEVELS
+        for block in self._blocks(state.channels, state.used):
+            used = state.used | block.mask
+            strength = self._strength(block.first)
+            cost = block.cost + self._jump(state.last, block.first, state.used)
+            kinds, odd = self._called(state.kinds, block.first, upsampling=False)
+            if used != self._all:  # the last convolution stands apart
+                cost += odd
             along = cost
-            place = step.units[0].place
-            if total_used != self._all:  # the last convolution stands apart
-                along += 0.7 if place == state.last + 1 and self._strength(place) == 0 else 0.0
-            if not state.up and narrow > wide and state.here:
+            if used != self._all and block.first == state.last + 1 and strength == 0:
+                along += _ACROSS
+            if not state.up and block.narrow > block.wide and state.here:
                 along += 0.5
             if state.up and not state.here:
-                along += self._strength(place)
-            yield (
-                along,
-                _State(total_used, narrow, state.skips, state.up, state.here + 1, last, state.before),
-                (step,),
+                along += strength
+            following = _State(
+                used,
+                block.narrow,
+                state.skips,
+                state.up,
+                state.here + 1,
+                block.final,
+                state.before,
+                kinds,
             )
-            if not state.up and state.here and len(state.skips) < _MOST_LEVELS:
-                strength = self._strength(place)
+            yield along, following, (block.step,)
+            if may_go_down:
                 down = cost + strength + self._uneven(state)
-                if narrow <= wide:  # levels are mostly wider, the deeper
-                    down += (0.5 if narrow == wide else 1.5) if strength else 0.1
+                if block.narrow <= block.wide:  # levels are mostly wider, the deeper
+                    down += (0.5 if block.narrow == block.wide else 1.5) if strength else 0.1
                 skips = (*state.skips, state.channels)
-                yield (
-                    down,
-                    _State(total_used, narrow, skips, False, 1, last, state.here),
-                    (Step("down"), step),
+                following = _State(
+                    used, block.narrow, skips, False, 1, block.final, state.here, kinds
                 )
-        if not state.up and state.here and len(state.skips) < _MOST_LEVELS:
+                yield down, following, (Step("down"), block.step)
+        if may_go_down:
             yield from self._strided(state)
         if state.skips and state.here:
             yield from self._ups(state)
@@ -179,6 +212,7 @@ class Search:
                     0,
                     unit.place,
                     state.here,
+                    state.kinds,
                 ),
                 (Step("down", (unit,)),),
             )
@@ -186,7 +220,9 @@ class Search:
     def _ups(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give the ways to double the size and to join the skip."""
         for cost, narrow, used, last, step in self._upsamplings(state):
-            skip = state.skips[-1]
+            skip, kinds, odd = state.skips[-1], state.kinds, 0.0
+            if step.units:
+                kinds, odd = self._called(kinds, last, upsampling=True)
             gates: list[tuple[float, int, int, tuple[Step, ...]]] = [(0.0, 0, last, ())]
             gates += self._gated(state.used | used, last, narrow, skip)
             for gate_cost, gate_used, gate_last, gate in gates:
@@ -195,16 +231,13 @@ class Search:
                     ("concatenate", narrow + skip, 0.0),
                     ("add", skip if skip == narrow else 0, 2.0),
                 ):
-                    reader = next(
-                        (b for b in self._blocks(gate_last, mask) if b[1] == channels), None
-                    )
-                    if reader is None:
-                        continue
+                    if next(self._blocks(channels, mask), None) is None:
+                        continue  # nothing could read it
                     following = _State(
-                        mask, channels, state.skips[:-1], True, 0, gate_last, state.here
+                        mask, channels, state.skips[:-1], True, 0, gate_last, state.here, kinds
                     )
                     yield (
-                        cost + gate_cost + join_cost,
+                        cost + odd + gate_cost + join_cost,
                         following,
                         (step, *gate, Step("join", how=how)),  # type: ignore[arg-type]
                     )
@@ -245,28 +278,42 @@ class Search:
             fitting.append((max(cost, 0.0), mask, attention.place, (step,)))
         return fitting
 
-    def _blocks(
-        self, last: int | None, used: int
-    ) -> Iterator[tuple[float, int, int, int, int, Step]]:
-        """Give what keeps the size: (cost, channels in, out, used, last, step)."""
-        for unit in self._free(used):
+    def _find_blocks(self) -> Iterator[_Block]:
+        """Find what keeps the size: single convolutions, and those with a shortcut."""
+        for unit in self._units:
             if unit.keeps_size and unit.may_be_plain:
-                cost = self._jump(last, unit.place, used)
-                mask = 1 << unit.place
-                yield cost, unit.wide, unit.narrow, mask, unit.place, Step("unit", (unit,))
-        for main, shortcut in self._residuals:
-            mask = sum(1 << unit.place for unit in (*main, shortcut))
-            if used & mask:
-                continue
+                step = Step("unit", (unit,))
+                yield _Block(unit.wide, unit.narrow, 1 << unit.place, unit.place, unit.place, step)
+        for main, shortcut in self._find_residuals():
             first = min(main[0].place, shortcut.place)
             final = max(main[-1].place, shortcut.place)
+            mask = sum(1 << unit.place for unit in (*main, shortcut))
             step = Step("residual", main, shortcut)
-            cost = self._jump(last, first, used)
-            cost += sum(self._strength(place) == 0 for place in range(first + 1, final + 1))
-            yield cost, main[0].wide, main[-1].narrow, mask, final, step
+            cost = self._torn(first, final) + (0.0 if _is_named_shortcut(shortcut) else 0.6)
+            yield _Block(main[0].wide, main[-1].narrow, mask, first, final, step, cost)
+
+    def _blocks(self, channels: int, used: int) -> Iterator[_Block]:
+        """Give the blocks that read features of a width and are not used yet."""
+        return (block for block in self._reading.get(channels, ()) if not used & block.mask)
 
     def _free(self, used: int) -> Iterator[Unit]:
         return (unit for unit in self._units if not used >> unit.place & 1)
+
+    def _called(
+        self, kinds: tuple[int, int], place: int, *, upsampling: bool
+    ) -> tuple[tuple[int, int], float]:
+        """Note a unit's name, and say what it costs if its likes did something else."""
+        bit = 1 << self._kinds[place]
+        mine, others = kinds[upsampling], kinds[not upsampling]
+        cost = _ODD_NAME if others & bit and not mine & bit else 0.0
+        noted = (kinds[0], mine | bit) if upsampling else (mine | bit, kinds[1])
+        return noted, cost
+
+    def _torn(self, first: int, final: int) -> float:
+        """Say what it costs that names bind units to others more than to each other."""
+        inside = min(self._common[first:final])
+        outside = [self._common[at] for at in (first - 1, final) if 0 <= at < len(self._common)]
+        return 2.0 if inside < max(outside, default=0) else 0.0
 
     def _jump(self, last: int | None, place: int, used: int) -> float:
         """Say what it costs not to follow the order of the file."""
@@ -279,6 +326,10 @@ class Search:
         return _JUMP_INTO_GROUP
 
     def _strength(self, place: int) -> int:
+        """Say how well names divide before a unit, as measured once."""
+        return self._strengths[place]
+
+    def _measure(self, place: int) -> int:
         """Say how well names divide before a unit: 0 well, 1 they do not tell, 2 not at all."""
         if not 0 < place < len(self._units):
             return 0
@@ -323,11 +374,6 @@ class Search:
                     if len(main) == length and _is_shortcut(main, shortcut):
                         yield tuple(main), shortcut
 
-    @cached_property
-    def size(self) -> int:
-        """Number of units."""
-        return len(self._units)
-
 
 def _is_of_skip(one: Unit, other: Unit) -> bool:
     """Say whether the first of a gate's convolutions reads the skip, as the names tell."""
@@ -348,5 +394,9 @@ def _is_shortcut(main: Sequence[Unit], shortcut: Unit) -> bool:
     if main[0].wide != shortcut.wide or main[-1].narrow != shortcut.narrow:
         return False
     smaller = max(shortcut.kernel) == 1 and max(max(unit.kernel) for unit in main) > 1
-    named = any(word in shortcut.name.lower() for word in ("short", "skip", "res", "identity"))
-    return smaller or (named and len(main) > 1)
+    return smaller or (_is_named_shortcut(shortcut) and len(main) > 1)
+
+
+def _is_named_shortcut(unit: Unit) -> bool:
+    """Say whether a unit is called a shortcut."""
+    return any(word in unit.name.lower() for word in ("short", "skip", "res", "identity", "proj"))

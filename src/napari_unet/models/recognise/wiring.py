@@ -197,7 +197,7 @@ class Wiring:
                 return reads
         layer = self._layers[name] if self.has(name) else Layer(name, "norm", {})
         self._used.add(name)
-        kind: Literal["batch", "instance", "group"] = affine
+        kind: Literal["batch", "instance", "group"] = affine if layer.tensors else "instance"
         if {"running_mean", "running_var"} & layer.tensors.keys():
             kind = "batch"
         if kind == "group" and channels % groups:
@@ -205,7 +205,7 @@ class Wiring:
         node = Norm(
             name=self._name(name),
             inputs=(reads,),
-            kind=kind if layer.tensors else "instance",
+            kind=kind,
             channels=channels,
             affine=bool({"weight", "bias"} & layer.tensors.keys()),
             groups=groups if kind == "group" else 1,
