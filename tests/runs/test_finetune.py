@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_unet.errors import Cancelled, DeviceError, LabelsError, SettingError
+from napari_unet.errors import Cancelled, LabelsError, SettingError
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
 from napari_unet.network.unet import UNet
 from napari_unet.runs import finetune as module
+from napari_unet.runs import learner
 from napari_unet.runs.crops import Sample
 from napari_unet.runs.finetune import finetune, finetune_steps
 from napari_unet.runs.progress import Note, StepDone
@@ -255,13 +256,13 @@ def test_stop_keeps_what_was_learned_and_judges_it(model):
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_the_weights_before(model, monkeypatch):
-    real, calls = module.masked_loss, []
+    real, calls = learner.masked_loss, []
 
     def broken_later(*args):
         calls.append(1)
         return real(*args) * (float("nan") if len(calls) > 2 else 1)
 
-    monkeypatch.setattr(module, "masked_loss", broken_later)
+    monkeypatch.setattr(learner, "masked_loss", broken_later)
     notes = []
     result = finetune(model, [box_sample()], FAST.replace(steps=50), progress=notes.append)
     assert result.report["training"]["steps"] == 2
@@ -269,20 +270,11 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_weights_before(mode
     assert any(isinstance(note, Note) and "no longer a number" in note.text for note in notes)
 
 
-def test_running_out_of_memory_is_told_in_a_sentence(model, monkeypatch):
-    def too_large(*args, **kwargs):
-        raise MemoryError
-
-    monkeypatch.setattr(module, "masked_loss", too_large)
-    with pytest.raises(DeviceError, match="2 crops of 64 px"):
-        finetune(model, [box_sample()], FAST.replace(crop_px=64))
-
-
 # ------------------------------------------------------------------------------ refusals, verdicts
 
 
 def test_labels_that_teach_nothing_are_refused_before_any_training(model, monkeypatch):
-    monkeypatch.setattr(module, "_Learner", None)
+    monkeypatch.setattr(module, "Learner", None)
     image, labels = field_of_discs()
     with pytest.raises(LabelsError, match="Nothing is vouched for"):
         finetune(model, [Sample(image, labels, np.zeros(labels.shape, bool))], FAST)

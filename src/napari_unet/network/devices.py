@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import sys
 from pathlib import Path
@@ -170,6 +171,21 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     message = str(error).lower()
     return isinstance(error, RuntimeError) and any(word in message for word in MEMORY_WORDS)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what torch keeps for later.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where memory ran out.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _has_nvidia_driver() -> bool:

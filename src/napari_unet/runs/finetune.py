@@ -18,29 +18,23 @@ that was given is never changed.
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from napari_unet.errors import DeviceError, LabelsError, SettingError
+from napari_unet.errors import LabelsError
 from napari_unet.models.model import Model, check_model
-from napari_unet.network.augment import augment_batch
-from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
-from napari_unet.network.losses import masked_loss
+from napari_unet.network.devices import describe_device
 from napari_unet.runs.background import Background
 from napari_unet.runs.crops import Crops
 from napari_unet.runs.evaluate import compare, judge_steps
 from napari_unet.runs.held_out import hold_out, objects_in
+from napari_unet.runs.learner import Learner
 from napari_unet.runs.progress import Job, Note, StepDone, drive
 from napari_unet.runs.report import versions
 from napari_unet.runs.samples import check_samples, prepare_plane
-from napari_unet.runs.schedule import Budget, learning_rate
+from napari_unet.runs.schedule import Budget
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
@@ -52,10 +46,6 @@ if TYPE_CHECKING:
     from napari_unet.runs.held_out import Split
     from napari_unet.runs.progress import Cancel, Progress
     from napari_unet.runs.samples import Plane, Sample
-
-AVERAGE_STEPS = 50  # memory of the average of the weights
-LARGEST_GRADIENT = 1.0  # its norm is clipped to this
-REPORT_SECONDS = 0.3  # between two reports of the loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +147,7 @@ def finetune_steps(
     segment = segment.replace(device=settings.device)
     budget = Budget(settings)
     check_samples(samples, model.card)
-    learner = _Learner(model, settings)
+    learner = Learner(model, settings)
 
     with Background() as background:
         # 1. From samples to crops
@@ -195,6 +185,7 @@ def finetune_steps(
         while not budget.is_spent(learner.steps) and not (stop and stop()):
             used = budget.used(learner.steps)
             yield from background.run(learner.step, crops, used)
+            yield from learner.take_notes()
             if not learner.is_healthy:
                 yield Note("The loss is no longer a number; the weights from before are kept.")
                 break
@@ -242,120 +233,6 @@ def finetune_steps(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return FinetuneResult(new, before, after, outcome, verdict, report)
-
-
-class _Learner:
-    """The network that learns, its average, and everything a step needs."""
-
-    def __init__(self, model: Model, settings: FinetuneSettings) -> None:
-        self._settings, self._card = settings, model.card
-        self.device = choose_device(settings.device)
-        self._net = copy.deepcopy(model.net).to(self.device).eval()
-        self._average = copy.deepcopy(self._net)
-        self.model = Model(self._average, model.card)  # what is judged
-        levels = model.net.levels
-        if settings.frozen_levels > levels:
-            raise SettingError(
-                f"{settings.frozen_levels} levels are to be frozen, but the network has {levels}. "
-                f"Choose 0 to {levels}."
-            )
-        self._net.requires_grad_(True)
-        self._net.freeze_levels(settings.frozen_levels)
-        if settings.batch_norm == "adapt":
-            _let_batch_norm_follow(self._net, settings.frozen_levels)
-        self._optimizer = torch.optim.AdamW(
-            _groups(self._net, settings.weight_decay), lr=settings.learning_rate
-        )
-        self._random = np.random.default_rng(settings.seed)
-        self._generator = torch.Generator().manual_seed(settings.seed)
-        self._losses: list[float] = []
-        self._reported = 0.0
-        self.steps = 0
-        self.is_healthy = True
-
-    @property
-    def is_report_due(self) -> bool:
-        """Whether some time has passed since the last report."""
-        return time.monotonic() - self._reported > REPORT_SECONDS
-
-    def step(self, crops: Crops, used: float) -> None:
-        """Take one step, at a part of the budget."""
-        try:
-            self._step(crops, learning_rate(used, self._settings.learning_rate))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeviceError(
-                f"Memory ran out with {self._settings.batch} crops of {crops.window_px} px. "
-                "Choose fewer crops per step, or smaller ones."
-            ) from error
-
-    def _step(self, crops: Crops, rate: float) -> None:
-        """Take one step; without it if loss or gradient is no number."""
-        settings = self._settings
-        drawn = crops.draw(settings.batch, self._random)
-        images, targets, weights = augment_batch(
-            *(torch.from_numpy(part).to(self.device) for part in drawn),
-            flips=settings.flips,
-            elastic_px=settings.elastic_px,
-            grey_values=settings.grey_values,
-            scale=(1 / settings.zoom, settings.zoom),
-            rotation_degrees=settings.rotation_degrees,
-            generator=self._generator,
-        )
-        inner = slice(crops.margin_px, crops.margin_px + crops.crop_px)
-        targets, weights = targets[..., inner, inner], weights[..., inner, inner]
-        logits = self._net(images)
-        loss = masked_loss(logits, targets, weights, self._card.activation)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch tells no types
-        norm = torch.nn.utils.clip_grad_norm_(self._net.parameters(), LARGEST_GRADIENT)
-        value = float(loss.detach())
-        self.is_healthy = math.isfinite(value) and bool(torch.isfinite(norm))
-        if not self.is_healthy:
-            return
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self.steps += 1
-        self._losses.append(value)
-        _follow(self._average, self._net, self.steps)
-
-    def mean_loss(self) -> float:
-        """Mean loss since the last report."""
-        mean = float(np.mean(self._losses))
-        self._losses, self._reported = self._losses[-1:], time.monotonic()
-        return mean
-
-    def result(self) -> Network:
-        """Return the average, as a network like the one that was given."""
-        return self._average.cpu().requires_grad_(True).eval()
-
-
-@torch.no_grad()
-def _follow(average: Network, net: Network, step: int) -> None:
-    """Move the average of weights and statistics towards the network's, at first fast."""
-    keep = min(1 - 1 / AVERAGE_STEPS, step / (step + 10))
-    for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - keep)
-
-
-def _let_batch_norm_follow(net: Network, frozen_levels: int) -> None:
-    """Let batch norm measure what it sees, but for the frozen levels; nothing else changes."""
-    frozen = {layer for level in net.level_layers(frozen_levels) for layer in level.modules()}
-    for layer in set(net.modules()) - frozen:
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            layer.train()
-
-
-def _groups(net: Network, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions decay; biases and norms do not."""
-    free = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in free if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _crop_that_fits(net: Network) -> Callable[[int], int]:

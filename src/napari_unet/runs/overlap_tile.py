@@ -8,7 +8,6 @@ then the CPU takes over. What is done stays done.
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from napari_unet.arrays.normalize import Statistics, normalize
 from napari_unet.arrays.tiles import Tile, cut_tile, moved_tile, plan_tiles, split_tile
 from napari_unet.errors import DeviceError
-from napari_unet.network.devices import choose_device, choose_dtype, is_out_of_memory
+from napari_unet.network.devices import choose_device, choose_dtype, free_memory, is_out_of_memory
 from napari_unet.network.graph_inference import GraphInferenceNet, peak_numbers
 from napari_unet.network.graph_net import GraphNet
 from napari_unet.network.inference import InferenceNet
@@ -299,7 +298,7 @@ class OverlapTile:
             else:
                 self._differences.append(difference)
         if self._is_measured:
-            _free_memory(self._device)
+            free_memory(self._device)
         self._is_measured |= is_last
         if self._is_measured and self._differences:
             largest, means = max(most for most, _ in self._differences), self._differences
@@ -346,7 +345,7 @@ class OverlapTile:
         net, is_gpu = self._model.net, self._device.type != "cpu"
         place = "the GPU" if is_gpu else "this computer"
         self._net = None
-        _free_memory(self._device)
+        free_memory(self._device)
         tile = max(part.stop - part.start for part in self._tiles[0].outer)
         smaller = max(tile // 2, _smallest_tile(net, self._halo))
         if smaller < tile:
@@ -463,12 +462,3 @@ def _to_host(values: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | Non
     ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch tells no types
     ready.record()
     return host, ready
-
-
-def _free_memory(device: torch.device) -> None:
-    """Give back what torch keeps for later."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

@@ -1,0 +1,244 @@
+"""The network that learns, step by step: optimiser, average of the weights, lack of memory.
+
+When memory runs out, what the step has computed is given up and the step is taken again with half
+as many crops at once, whose gradients are added up; at last, if even one does not fit, on the CPU.
+The gradients of several parts are those of the whole batch, but for what a batch norm measures and
+for the Dice part of the loss, which see each part alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_unet.errors import DeviceError, SettingError
+from napari_unet.models.model import Model
+from napari_unet.network.augment import augment_batch
+from napari_unet.network.devices import choose_device, free_memory, is_out_of_memory
+from napari_unet.network.losses import masked_loss
+from napari_unet.runs.progress import Note
+from napari_unet.runs.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from napari_unet.network.build import Network
+    from napari_unet.runs.crops import Crops
+    from napari_unet.settings import FinetuneSettings
+
+AVERAGE_STEPS = 50  # memory of the average of the weights
+LARGEST_GRADIENT = 1.0  # its norm is clipped to this
+REPORT_SECONDS = 0.3  # between two reports of the loss
+
+
+class Learner:
+    """The network that learns, its average, and everything a step needs.
+
+    Parameters
+    ----------
+    model : Model
+        Where it starts from; stays as it is.
+    settings : FinetuneSettings
+        How it learns.
+
+    Attributes
+    ----------
+    model : Model
+        The average of the weights so far, with the card that was given.
+    device : torch.device
+        Where it learns now.
+    steps : int
+        Steps taken.
+    is_healthy : bool
+        False once loss or gradient were no number; the weights are those from before.
+
+    Raises
+    ------
+    SettingError
+        If more levels are to be frozen than the network has.
+    DeviceError
+        If the chosen device is not there.
+    """
+
+    def __init__(self, model: Model, settings: FinetuneSettings) -> None:
+        self._settings, self._card = settings, model.card
+        self.device = choose_device(settings.device)
+        self._at_once = settings.batch
+        self._notes: list[Note] = []
+        self._net = copy.deepcopy(model.net).eval()
+        self._average = copy.deepcopy(self._net)
+        self.model = Model(self._average, model.card)
+        levels = model.net.levels
+        if settings.frozen_levels > levels:
+            raise SettingError(
+                f"{settings.frozen_levels} levels are to be frozen, but the network has {levels}. "
+                f"Choose 0 to {levels}."
+            )
+        self._net.requires_grad_(True)
+        self._net.freeze_levels(settings.frozen_levels)
+        if settings.batch_norm == "adapt":
+            _let_batch_norm_follow(self._net, settings.frozen_levels)
+        self._optimizer = torch.optim.AdamW(
+            _groups(self._net, settings.weight_decay), lr=settings.learning_rate
+        )
+        self._random = np.random.default_rng(settings.seed)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._losses: list[float] = []
+        self._reported = 0.0
+        self.steps = 0
+        self.is_healthy = True
+
+    @property
+    def is_report_due(self) -> bool:
+        """Whether some time has passed since the last report."""
+        return time.monotonic() - self._reported > REPORT_SECONDS
+
+    def step(self, crops: Crops, used: float) -> None:
+        """Take one step, at a part of the budget; if memory runs out, with fewer crops at once.
+
+        Parameters
+        ----------
+        crops : Crops
+            Where to draw from.
+        used : float
+            Part of the budget that is used, 0..1.
+
+        Raises
+        ------
+        DeviceError
+            If memory ran out with a single crop, on the CPU too.
+        """
+        rate = learning_rate(used, self._settings.learning_rate)
+        while True:
+            try:
+                self._move()
+                self._step(crops, rate)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                problem = error
+            else:
+                return
+            self._make_room(crops, problem)
+
+    def take_notes(self) -> list[Note]:
+        """Return what the person should know since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _move(self) -> None:
+        """Bring networks and optimiser to the device, unless they are there."""
+        if next(self._net.parameters()).device.type == self.device.type:
+            return
+        for net in (self._net, self._average):
+            net.to(self.device)
+        for state in self._optimizer.state.values():
+            for name, value in state.items():
+                if name != "step":
+                    state[name] = value.to(self.device)
+
+    def _make_room(self, crops: Crops, problem: BaseException) -> None:
+        """See fewer crops at once, or else go on with the CPU, and say so."""
+        self._optimizer.zero_grad(set_to_none=True)
+        problem.__traceback__ = None  # it holds on to what the step has computed
+        free_memory(self.device)
+        place, before = "this computer" if self.device.type == "cpu" else "the GPU", self._at_once
+        if before > 1:
+            self._at_once = before // 2
+            self._notes.append(
+                Note(
+                    f"Memory of {place} ran out with {_crops(before)} at once; going on with "
+                    f"{_crops(self._at_once)} at once."
+                )
+            )
+        elif self.device.type != "cpu":
+            self.device, self._at_once = torch.device("cpu"), self._settings.batch
+            self._notes.append(
+                Note("Memory of the GPU ran out; going on with the CPU, which is slower.")
+            )
+        else:
+            raise DeviceError(
+                f"Memory of this computer ran out with a single crop of {crops.window_px} px. "
+                "Choose smaller crops, or close other programs."
+            ) from problem
+
+    def _step(self, crops: Crops, rate: float) -> None:
+        """Take one step; without it if loss or gradient is no number."""
+        settings = self._settings
+        drawn = crops.draw(settings.batch, self._random)
+        inner = slice(crops.margin_px, crops.margin_px + crops.crop_px)
+        self._optimizer.zero_grad(set_to_none=True)
+        value = 0.0
+        all_weights = max(float(drawn[2].sum()), 1.0)
+        for start in range(0, settings.batch, self._at_once):
+            part = (all_of[start : start + self._at_once] for all_of in drawn)
+            images, targets, weights = augment_batch(
+                *(torch.from_numpy(values).to(self.device) for values in part),
+                flips=settings.flips,
+                elastic_px=settings.elastic_px,
+                grey_values=settings.grey_values,
+                scale=(1 / settings.zoom, settings.zoom),
+                rotation_degrees=settings.rotation_degrees,
+                generator=self._generator,
+            )
+            targets, weights = targets[..., inner, inner], weights[..., inner, inner]
+            loss = masked_loss(self._net(images), targets, weights, self._card.activation)
+            if self._at_once < settings.batch:
+                share = float(drawn[2][start : start + self._at_once].sum()) / all_weights
+                loss = loss * share
+            loss.backward()  # type: ignore[no-untyped-call]  # torch tells no types
+            value += float(loss.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self._net.parameters(), LARGEST_GRADIENT)
+        self.is_healthy = math.isfinite(value) and bool(torch.isfinite(norm))
+        if not self.is_healthy:
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self.steps += 1
+        self._losses.append(value)
+        _follow(self._average, self._net, self.steps)
+
+    def mean_loss(self) -> float:
+        """Mean loss since the last report."""
+        mean = float(np.mean(self._losses))
+        self._losses, self._reported = self._losses[-1:], time.monotonic()
+        return mean
+
+    def result(self) -> Network:
+        """Return the average, as a network like the one that was given."""
+        return self._average.cpu().requires_grad_(True).eval()
+
+
+@torch.no_grad()
+def _follow(average: Network, net: Network, step: int) -> None:
+    """Move the average of weights and statistics towards the network's, at first fast."""
+    keep = min(1 - 1 / AVERAGE_STEPS, step / (step + 10))
+    for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - keep)
+
+
+def _let_batch_norm_follow(net: Network, frozen_levels: int) -> None:
+    """Let batch norm measure what it sees, but for the frozen levels; nothing else changes."""
+    frozen = {layer for level in net.level_layers(frozen_levels) for layer in level.modules()}
+    for layer in set(net.modules()) - frozen:
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.train()
+
+
+def _groups(net: Network, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights of convolutions decay; biases and norms do not."""
+    free = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in free if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _crops(count: int) -> str:
+    """Say a number of crops."""
+    return f"{count} crops" if count > 1 else "1 crop"
