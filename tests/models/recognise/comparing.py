@@ -42,8 +42,9 @@ def shaken(net: nn.Module, seed: int) -> nn.Module:
 def built(found: Found) -> nn.Module:
     """Build what was recognised, with all of its tensors and no other."""
     dtype = next(tensor.dtype for tensor in found.tensors.values() if tensor.is_floating_point())
-    net = GraphNet(found.architecture).to(dtype)
-    net.load_state_dict(found.tensors, strict=True)
+    with torch.device("meta"):
+        net = GraphNet(found.architecture).to(dtype)
+    net.load_state_dict(found.tensors, strict=True, assign=True)
     return net.eval()
 
 

@@ -213,25 +213,19 @@ def _has_block(wiring: Wiring, name: str) -> bool:
 
 def _join(wiring: Wiring, name: str, reads: str, skip: str, upsampling: str) -> str:
     """Enlarge to the size of the skip; add it in residual networks, else put it in front."""
-    if upsampling == _SPREAD:
-        # The transposed convolution leaves one pixel out, which resizing then repeats.
-        node = _spread(wiring, f"{name}.{upsampling}", reads, missing=1)
-        node = wiring.resize(node, mode="nearest", like=skip)
-    elif upsampling:
-        node = _spread(wiring, f"{name}.{upsampling}", reads, missing=0)
+    if upsampling:
+        kernel = wiring.kernel(f"{name}.{upsampling}", "transposed convolution")
+        # Cut by one pixel on both sides; older versions then add what doubles the size.
+        before = upsampling == _SPREAD_BEFORE
+        crop = tuple((1, size - 3 if before else 1) for size in kernel)
+        node = wiring.transposed(f"{name}.{upsampling}", reads, stride=2, crop=crop, bias=_UP)
+        node = node if before else wiring.resize(node, mode="nearest", like=skip)
     else:
         node = wiring.resize(reads, mode="nearest", like=skip)
     block = f"{name}.basic_module"
     if wiring.has(f"{block}.SingleConv1.conv"):
         return wiring.concatenate(skip, node)
     return wiring.join("add", skip, node)
-
-
-def _spread(wiring: Wiring, name: str, reads: str, *, missing: int) -> str:
-    """Add a transposed convolution that doubles the size, but for the pixels missing."""
-    kernel = wiring.kernel(name, "transposed convolution")
-    crop = tuple((1, size - 3 + missing) for size in kernel)
-    return wiring.transposed(name, reads, stride=2, crop=crop, bias=_UP)
 
 
 def _block(wiring: Wiring, name: str, reads: str, order: _Order) -> str:
