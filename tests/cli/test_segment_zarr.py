@@ -107,7 +107,9 @@ def test_the_same_command_goes_on_where_it_was_broken_off(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(plane_run.Unfinished, "add", break_after_five)
-    assert run(*arguments).status != 0
+    broken = run(*arguments)
+    assert broken.status == 1
+    assert "the same command goes on" in broken.err
     assert not (tmp_path / "big_labels.zarr").exists()
     ran = run(*arguments)
     assert ran.status == 0, ran.err

@@ -79,7 +79,7 @@ def test_a_run_goes_on_where_it_stopped(model, image, out, tmp_path, tiles):
     said = []
     predict(model, image, "ZYX", TILES, out=again, progress=said.append)
     np.testing.assert_array_equal(again[:], expected)
-    assert notes(said) == [f"Going on where an earlier run stopped: {tiles} tiles are done."]
+    assert notes(said) == [f"An earlier run stopped here: {tiles} tiles are done already."]
     assert sum(isinstance(event, TileDone) for event in said) == total - tiles
     assert KEY not in zarr.open_array(tmp_path / "out.zarr", mode="r").attrs
 

@@ -13,9 +13,10 @@ import contextlib
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from napari_unet.errors import UnetError, UsageError
+from napari_unet.settings import ZarrFormat
 
 if TYPE_CHECKING:
     import argparse
@@ -73,17 +74,19 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge: all is told
         if options.debug:
             console.traceback()
-        console.problem(_sentence(error))
+        console.problem(_sentence(error, options))
         status = WRONG_USAGE if isinstance(error, UsageError) else FAILED
     console.result({"command": options.command, **values})
     return status or (FAILED if console.problems else DONE)
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: BaseException, options: argparse.Namespace) -> str:
     """Say an error; one that is not ours is a defect and says so."""
     if isinstance(error, UnetError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
+        if set(get_args(ZarrFormat)) & set(getattr(options, "format", None) or ()):
+            return "Interrupted; the same command goes on with the tiles that are not done."
         return "Interrupted; what was not finished was not written."
     if isinstance(error, MemoryError):
         return "The memory of this computer does not suffice. Use a smaller image or --tile-px."

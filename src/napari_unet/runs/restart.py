@@ -88,7 +88,7 @@ class Unfinished:
             return
         self._before = found["planes"]
         count = sum(len(_covered(cores, plane["tiles"])) for plane in self._before.values())
-        yield Note(f"Going on where an earlier run stopped: {count} tiles are done.")
+        yield Note(f"An earlier run stopped here: {count} tiles are done already.")
 
     def skip(self, index: tuple[int, ...], content: str, cores: Sequence[Core]) -> Job[set[int]]:
         """Find which tiles of a plane are done.
