@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     Recogniser = Callable[[Layers], list[Found] | None]
 
-RECOGNISERS: tuple[Recogniser, ...] = (*LIBRARIES, recognise_plain)
+RECOGNISERS: tuple[Recogniser, ...] = LIBRARIES
 """Each gives the readings of its kind of network, the likeliest first, or None if the tensors
-are of another kind; those with the most telling names come first."""
+have other names."""
 
 
 def recognise(tensors: Mapping[str, torch.Tensor]) -> list[Found]:
@@ -54,6 +54,7 @@ def recognise(tensors: Mapping[str, torch.Tensor]) -> list[Found]:
                 continue
             if found:
                 return found
-    if differences:
-        raise differences[0]
-    raise ModelError(why_not(candidates[-1]))
+    found = recognise_plain(candidates[-1])
+    if found:
+        return found
+    raise differences[0] if differences else ModelError(why_not(candidates[-1]))

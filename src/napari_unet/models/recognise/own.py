@@ -88,6 +88,7 @@ def _is_simple(network: Network, reading: Reading) -> bool:
         and head.conv.has_bias
         and head.norm is None
         and not reading.bare_norm
+        and not (reading.adjacent_linear and network.before_neighbours)
         and not reading.strided
         and (reading.activation, reading.pooling) == ("relu", "max")
         and (reading.order == "norm-activation" or not any(u.norm for u in network.units))

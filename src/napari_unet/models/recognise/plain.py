@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
@@ -70,6 +70,10 @@ class Network:
         ups = [step for step in steps if step.kind == "up"]
         self.scales = [self._scale(step) for step in ups]
         """How many times larger each step up makes the features, the deepest first."""
+        self.before_neighbours = {
+            one for one, other in pairwise(self.blocks) if _are_neighbours(one, other)
+        }
+        """Convolutions that are followed at once by another one in a numbered sequence."""
         self.in_channels = steps[0].units[0].wide
         self.classes = self.head.narrow
 
@@ -162,6 +166,8 @@ class _Reader:
     def _unit(self, x: str, unit: Unit, *, active: bool = True) -> str:
         """Draw a convolution with its norm and activation."""
         active = active and unit is not self._network.head
+        if self._reading.adjacent_linear and unit in self._network.before_neighbours:
+            active = False
         if unit.norm is not None and unit.norm_first:
             x = self._norm(x, unit.norm)
             if unit.gap:
@@ -360,7 +366,18 @@ def _facts(network: Network) -> list[str]:
         facts.append("bare_norm")
     if any(_may_be_active(step) for step in network.ups()):
         facts.append("active_up")
+    if network.before_neighbours:
+        facts.append("adjacent_linear")
     return [*facts, "padded", "activation", "pooling"]
+
+
+def _are_neighbours(one: Unit, other: Unit) -> bool:
+    """Say whether nothing can stand between two convolutions if they stand in a sequence."""
+    last = one.norm if one.norm is not None and not one.norm_first else one.conv
+    first = other.norm if other.norm is not None and other.norm_first else other.conv
+    if last.index is None or first.index is None or last.parent != first.parent:
+        return False
+    return first.index - last.index == 1
 
 
 def _may_be_active(step: Step) -> bool:
@@ -459,6 +476,9 @@ def _choices(network: Network, first: Reading, facts: Sequence[str]) -> list[Cho
         flipped = "norm-activation" if first.order == "activation-norm" else "activation-norm"
         title = flipped.replace("-", " before ")
         choices.append([(1.8, title, {"order": flipped})])
+    if "adjacent_linear" in unknown:
+        title = "nothing between neighbours"
+        choices.append([(1.3, title, {"adjacent_linear": not first.adjacent_linear})])
     choices.append([(2.2, "leaky ReLU", {"activation": "leaky_relu", "slope": 0.01})])
     return choices
 

@@ -35,8 +35,8 @@ class Reading:
     """What is cropped or padded when the two sides of a join differ in size."""
     active_up: bool | None = None
     """Whether an activation follows the upsampling's convolution; None: as its norm tells."""
-    active_shortcut_sum: bool = True
-    """Whether the activation of a residual block follows its sum."""
+    adjacent_linear: bool = False
+    """Whether nothing stands between convolutions that are neighbours in a numbered sequence."""
     known: frozenset[str] = frozenset()
     """Which of these the family tells."""
 
@@ -158,12 +158,14 @@ FAMILIES = (
         "torch-em",
         (r"encoders\.0\.0\.", r"base\.0\.", r"decoders\.0\.0\.", r"upsamplers\.0\.1\."),
         (
+            ("skip_first", True),
             ("resize", "linear"),
             ("align_corners", False),
             ("padded", True),
             ("activation", "relu"),
             ("pooling", "max"),
             ("active_up", False),
+            ("adjacent_linear", True),
         ),
     ),
 )
@@ -238,6 +240,12 @@ def sentences(reading: Reading, facts: Sequence[str]) -> dict[str, str]:
             else "There is no norm between the layers.",
         ),
     }
+    texts["adjacent_linear"] = (
+        "activation between neighbours",
+        "No activation stands between convolutions that follow each other in a sequence."
+        if reading.adjacent_linear
+        else "An activation stands between convolutions that follow each other in a sequence.",
+    )
     texts["active_up"] = (
         "activation after upsampling",
         "An activation follows the convolution of each upsampling."

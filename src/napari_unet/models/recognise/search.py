@@ -30,6 +30,8 @@ _JUMP = 1.0
 _JUMP_ON = 0.3  # to what follows units that are used already
 _JUMP_INTO_GROUP = 3.0
 _ODD_NAME = 0.8  # for up1 that is part of a level when up2 was an upsampling
+_MIXED = 1.0  # for another way to double the size than on the level below
+_OTHER_NAME = 0.4  # for convolutions of one level that are not called alike
 _ACROSS = 0.7  # to stay on a level where the names divide
 _UNEVEN = 0.3  # for each convolution that a level has more or fewer than the one before
 
@@ -80,6 +82,8 @@ class _State:
     """Blocks of the level before."""
     kinds: tuple[int, int] = (0, 0)
     """Which names, numbers aside, were those of a level's units, and which of upsamplings."""
+    way_up: str = ""
+    """How the size was doubled before."""
 
 
 class Search:
@@ -163,8 +167,9 @@ class Search:
             if used != self._all:  # the last convolution stands apart
                 cost += odd
             along = cost
-            if used != self._all and block.first == state.last + 1 and strength == 0:
-                along += _ACROSS
+            if used != self._all and state.here:
+                along += _ACROSS if strength == 0 else 0.0
+                along += _OTHER_NAME if self._kinds[block.first] != self._kinds[state.last] else 0.0
             if not state.up and block.narrow > block.wide and state.here:
                 along += 0.5
             if state.up and not state.here:
@@ -178,6 +183,7 @@ class Search:
                 block.final,
                 state.before,
                 kinds,
+                state.way_up,
             )
             yield along, following, (block.step,)
             if may_go_down:
@@ -201,7 +207,8 @@ class Search:
                 continue
             if unit.wide != state.channels:
                 continue
-            cost = 0.5 + self._jump(state.last, unit.place, state.used) + self._uneven(state)
+            cost = 1.0 + self._jump(state.last, unit.place, state.used) + self._uneven(state)
+            cost += 2.0 if "up" in unit.name.lower() else 0.0
             yield (
                 cost,
                 _State(
@@ -221,10 +228,12 @@ class Search:
         """Give the ways to double the size and to join the skip."""
         for cost, narrow, used, last, step in self._upsamplings(state):
             skip, kinds, odd = state.skips[-1], state.kinds, 0.0
+            way_up = _way_up(step)
             if step.units:
                 kinds, odd = self._called(kinds, last, upsampling=True)
             gates: list[tuple[float, int, int, tuple[Step, ...]]] = [(0.0, 0, last, ())]
             gates += self._gated(state.used | used, last, narrow, skip)
+            odd += _MIXED if state.way_up not in ("", way_up) else 0.0
             for gate_cost, gate_used, gate_last, gate in gates:
                 mask = state.used | used | gate_used
                 for how, channels, join_cost in (
@@ -234,7 +243,7 @@ class Search:
                     if next(self._blocks(channels, mask), None) is None:
                         continue  # nothing could read it
                     following = _State(
-                        mask, channels, state.skips[:-1], True, 0, gate_last, state.here, kinds
+                        mask, channels, state.skips[:-1], True, 0, gate_last, state.here, kinds, way_up
                     )
                     yield (
                         cost + odd + gate_cost + join_cost,
@@ -260,7 +269,7 @@ class Search:
             if second == state.channels and unit.may_be_plain:
                 extra = 0.5 if even and first == second else 0.0
                 if max(unit.kernel) > 2:
-                    extra += self._strength(unit.place)
+                    extra += (0.0, 0.3, 2.0)[self._strength(unit.place)]
                 yield cost + extra, first, used, unit.place, Step("up", (unit,))
 
     def _gated(
@@ -290,6 +299,7 @@ class Search:
             mask = sum(1 << unit.place for unit in (*main, shortcut))
             step = Step("residual", main, shortcut)
             cost = self._torn(first, final) + (0.0 if _is_named_shortcut(shortcut) else 0.6)
+            cost += 1.0 if len(main) == 1 else 0.0
             yield _Block(main[0].wide, main[-1].narrow, mask, first, final, step, cost)
 
     def _blocks(self, channels: int, used: int) -> Iterator[_Block]:
@@ -373,6 +383,13 @@ class Search:
                     main = self._units[start : start + length] if start >= 0 else []
                     if len(main) == length and _is_shortcut(main, shortcut):
                         yield tuple(main), shortcut
+
+
+def _way_up(step: Step) -> str:
+    """Say how a step doubles the size."""
+    if not step.units:
+        return "resized"
+    return f"{'transposed' if step.transposed else 'convolved'} {step.units[0].kernel}"
 
 
 def _is_of_skip(one: Unit, other: Unit) -> bool:
