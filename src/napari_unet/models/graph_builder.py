@@ -63,6 +63,7 @@ _PROBES = 64
 _SMALLEST_PROBE_PX = 512
 _MAX_EXPANDED_WEIGHTS = 1 << 24
 _NEGLIGIBLE = 1e-6
+_MATCHING = 0.2  # share of the probes
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,13 +322,13 @@ class GraphBuilder:
 
     def clip(self, x: Feature, low: float | None, high: float | None) -> Feature:
         """Add limits to the values."""
-        if low is None and high is None:
-            return x
-        if high is None:
-            return self.linear(self.activation(self.linear(x, 1.0, -low), "relu"), 1.0, low)
         if low is None:
+            if high is None:
+                return x
             flipped = self.activation(self.linear(x, -1.0, high), "relu")
             return self.linear(flipped, -1.0, high)
+        if high is None:
+            return self.linear(self.activation(self.linear(x, 1.0, -low), "relu"), 1.0, low)
         if high <= low:
             raise unsupported("Clip with no range")
         unit = (high - low) / 6.0
@@ -458,24 +459,27 @@ class GraphBuilder:
         if not (first[self.alive].any() or last[self.alive].any()):
             return x
         constant = all((v[self.alive] == v[self.alive][:1]).all() for v in (first, last))
-        # Of one size alone: an odd pixel on one side was computed from the size of a layer.
-        if constant and not (self._is_one_size and self._fits_a_layer(sizes, first, last)):
+        target = self._odd_target(sizes, first, last) if constant else None
+        if constant and target is None:
             probe = int(np.flatnonzero(self.alive)[0])
             sides = tuple((int(a), int(b)) for a, b in zip(first[probe], last[probe], strict=True))
             pad = Pad(name=self._free(name or "pad"), inputs=(x.node,), sides=sides, mode=mode)
             return self._add(pad, x.channels, sizes)
-        more = sizes - x.sizes
+        if target is None:
+            target = self._feature_of_size(sizes, "crops or pads to a size")
+        here = self.alive & (target.sizes == sizes).all(axis=1)
+        more = target.sizes - x.sizes
         befores = {"centre": np.sign(more) * (np.abs(more) // 2), "floor": more // 2, "end": 0}
-        fitting = [w for w, n in befores.items() if (first == n)[self.alive].all()]
+        fitting = [w for w, n in befores.items() if (first == n)[here].all()]
         if not fitting:
             raise unsupported("a crop or padding that depends on the size of the image")
-        target = self._feature_of_size(sizes, "crops or pads to a size")
         fit = FitTo(
             name=self._free(name or "fit"),
             inputs=(x.node, target.node),
             where=fitting[0],
             mode=mode,
         )
+        sizes = target.sizes
         return self._add(fit, x.channels, sizes)
 
     def join(
@@ -554,7 +558,7 @@ class GraphBuilder:
         weights = {} if plain_numbers else {"weight": factor, "bias": offset}
         result = self._add(node, x.channels, x.sizes, order=x.order, **weights)  # type: ignore[arg-type]
         if isinstance(given[0], float) and isinstance(given[1], float):
-            self._scaled_from[result.node] = (x, *given)
+            self._scaled_from[result.node] = (x, given[0], given[1])
         return result
 
     def channels(self, x: Feature, first: int, count: int) -> Feature:
@@ -689,6 +693,12 @@ class GraphBuilder:
             for node in nodes
             for key, tensor in self.tensors.get(node.name, {}).items()
         }
+        for key, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ModelError(
+                    f"The weights {key} hold values that are not finite numbers, so the network "
+                    "cannot give an answer. Use an undamaged copy or an earlier version."
+                )
         known: dict[str, Any] = {"activation": activation, **(card or {})}
         return Found(graph, tensors, known, dict(self.assumed), title)
 
@@ -763,7 +773,7 @@ class GraphBuilder:
                 f"The network has more than {MAX_NODES} layers. Use one for microscopy images."
             )
         sizes = np.asarray(sizes, np.int64)
-        self._keep((sizes > 0).all(axis=1), "leaves no pixels")
+        self._keep(np.all(sizes > 0, axis=1), "leaves no pixels")
         self.nodes[node.name] = node
         kept = {key: _stored(tensor) for key, tensor in tensors.items() if tensor is not None}
         self.tensors[node.name] = kept
@@ -771,7 +781,7 @@ class GraphBuilder:
         self.features[node.name] = feature
         return feature
 
-    def _keep(self, condition: NDArray[np.bool_], what: str) -> None:
+    def _keep(self, condition: NDArray[np.bool_] | np.bool_, what: str) -> None:
         """Drop the probes that do not satisfy a condition; some must be left."""
         self.alive &= condition
         if not self.alive.any():
@@ -849,16 +859,19 @@ class GraphBuilder:
             "an image whose sides are multiples of 64 pixels."
         )
 
-    @property
-    def _is_one_size(self) -> bool:
-        """Whether a single size of image is followed."""
-        return len(self.alive) == 1
+    def _odd_target(self, sizes: Ints, first: Ints, last: Ints) -> Feature | None:
+        """Find the layer whose size was wanted where one pixel more is padded at the end.
 
-    def _fits_a_layer(self, sizes: Ints, first: Ints, last: Ints) -> bool:
-        """Whether padding by one more at the end gives the size of another layer."""
-        if (np.abs(first - last) > 1).any() or (first == last).all():
-            return False
-        return any((feature.sizes == sizes).all() for feature in self.features.values())
+        So it stands in a file that was written for one size of image, an odd one.
+        """
+        uneven = np.abs(first - last)[self.alive]
+        if not uneven.any() or (uneven > 1).any():
+            return None
+        for feature in reversed(self.features.values()):
+            matching = (feature.sizes == sizes).all(axis=1)[self.alive]
+            if feature.node not in self._errors_of_gelu and matching.mean() >= _MATCHING:
+                return feature
+        return None
 
     def _unscaled(
         self, x: Feature, factor: float | torch.Tensor, offset: float | torch.Tensor
@@ -960,7 +973,8 @@ def _window_sizes(
 ) -> Ints:
     """Count the places of a window along each axis."""
     reach = (np.array(kernel) - 1) * np.array(dilation) + 1
-    return (sizes + np.sum(padding, axis=1) - reach) // np.array(stride) + 1
+    count: Ints = (sizes + np.sum(padding, axis=1) - reach) // np.array(stride) + 1
+    return count
 
 
 def _close(a: float | torch.Tensor, b: float | torch.Tensor) -> bool:

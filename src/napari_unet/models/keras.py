@@ -320,7 +320,7 @@ def _numbered(held: Hdf5) -> Weights:
         group = ""
         for part, part_kind in zip(name.split("\0"), kind.split("\0"), strict=True):
             group = group_of(group, part, part_kind)
-        found = []
+        found: list[NDArray[Any]] = []
         while f"{group}/vars/{len(found)}" in held.arrays:
             found.append(held.arrays[f"{group}/vars/{len(found)}"])
         return found

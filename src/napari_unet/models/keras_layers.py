@@ -353,11 +353,11 @@ def _normalized(layer: Layer) -> Feature:
     if mean is None or variance is None:
         mean, variance = layer.weight(0), layer.weight(1)
     deviation = np.maximum(np.sqrt(np.array(variance, np.float32)), _SMALLEST_DEVIATION)
-    factor = 1.0 / deviation
+    middle: NDArray[Any] = np.array(mean, np.float32)
+    scaled: NDArray[Any] = 1.0 / deviation
+    offset: NDArray[Any] = -middle / deviation
     if layer.settings.get("invert"):
-        scaled, offset = deviation, np.array(mean, np.float32)
-    else:
-        scaled, offset = factor, -np.array(mean, np.float32) * factor
+        scaled, offset = deviation, middle
     return layer.builder.linear(
         layer.x, _per_channel(layer, scaled), _per_channel(layer, offset), layer.name
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from napari_unet.errors import ModelError
@@ -33,6 +33,8 @@ from napari_unet.network.graph import Activation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from napari_unet.models.found import Found
     from napari_unet.network.graph import PaddingMode, Sides
@@ -176,7 +178,7 @@ class _Reader:
     def _is_fixed(self, given: Any) -> bool:
         """Whether the file declares a size of the image."""
         shape = given.type.tensor_type.shape.dim
-        return sum(d.HasField("dim_value") and d.dim_value > 0 for d in shape[1:]) > 1
+        return sum(bool(d.HasField("dim_value") and d.dim_value > 0) for d in shape[1:]) > 1
 
     def _start(self, given: Any, *, fixed: bool) -> Feature:
         """Make the image feature from the declared input."""
@@ -318,7 +320,7 @@ class _Reader:
         """Read an array of the file, or of a file beside it."""
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             return self._external(tensor)
-        array = numpy_helper.to_array(tensor)
+        array: np.ndarray = numpy_helper.to_array(tensor)
         return array if array.dtype != object else array.astype(str)
 
     def _external(self, tensor: Any) -> np.ndarray:
@@ -691,21 +693,18 @@ def _resize(reader: _Reader, step: _Step) -> Value:
     if isinstance(scales, Known) and scales.arrays[0].size == 0:
         scales = None
     wanted = np.stack(x.shape, axis=1)
-    factors = np.ones(len(order))
+    factors: NDArray[Any] | None = None
     if scales is not None:
         living = reader._fold(lambda _, a: np.asarray(a, float), [scales], {})[0]
         numbers = _floats_per_probe(reader, living)
         for place, axis in enumerate(axes):
             wanted[:, axis] = np.floor(wanted[:, axis] * numbers[:, place] + 1e-6)
-        varies = (numbers[builder.alive] != numbers[builder.alive][:1]).any()
-        if varies:
-            factors = None
-        else:
+        if (numbers[builder.alive] == numbers[builder.alive][:1]).all():
+            factors = np.ones(len(order))
             factors[axes] = numbers[builder.alive][0]
     elif sizes is not None:
         for place, axis in enumerate(axes):
             wanted[:, axis] = reader.per_probe(sizes)[:, place]
-        factors = None
     else:
         raise unsupported("resizing to no size")
     spatial = [order.index(2 + axis) for axis in range(builder.dims)]
@@ -1042,7 +1041,12 @@ def _where(reader: _Reader, step: _Step) -> Value:
     if isinstance(condition, Above) and isinstance(x, Feature) and isinstance(curve, Feature):
         node = reader.builder.nodes.get(curve.node)
         is_softplus = isinstance(node, Activation) and node.kind == "softplus"
-        if is_softplus and condition.threshold >= _LINEAR_ABOVE and x is condition.feature:
+        if (
+            node is not None
+            and is_softplus
+            and condition.threshold >= _LINEAR_ABOVE
+            and x is condition.feature
+        ):
             if node.inputs == (x.node,):
                 return curve
     raise unsupported("Where")
@@ -1215,7 +1219,7 @@ def _split_array(options: dict[str, Any], a: np.ndarray, *given: np.ndarray | No
     axis = int(options.get("axis", 0))
     sizes = given[0] if given and given[0] is not None else options.get("split")
     if sizes is None:
-        count = int(options.get("num_outputs", a.shape[axis]))
+        count = int(options.get("num_outputs") or a.shape[axis])
         return list(np.array_split(a, min(count, a.shape[axis]), axis))
     return list(np.split(a, np.cumsum(np.asarray(sizes))[:-1], axis))
 

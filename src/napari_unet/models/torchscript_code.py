@@ -250,12 +250,14 @@ class Interpreter:
             if name not in values:
                 values[name] = self._value(default, {})
         self._depth += 1
+        outside, self._diverging = self._diverging, 0  # it may end; what called it may not
         try:
             self._block(function.body, values)
         except _Return as result:
             return result.value
         finally:
             self._depth -= 1
+            self._diverging = outside
         return None
 
     def _block(self, body: list[ast.stmt], values: dict[str, Any]) -> None:

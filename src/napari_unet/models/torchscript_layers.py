@@ -653,7 +653,7 @@ def _of_weights(name: str, a: Any, b: Any) -> torch.Tensor:
     )
     for one, other in ((a, b), (b, a)):
         if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-            shape = torch.broadcast_shapes(one.shape, other.shape)
+            shape = np.broadcast_shapes(tuple(one.shape), tuple(other.shape))
             if math.prod(shape) > max(one.numel(), other.numel()):
                 raise unsupported("computing with weights")
     function: Any = {
