@@ -126,7 +126,7 @@ def test_another_threshold_or_device_is_the_same_run(model, image, out):
     other = TILES.replace(device="auto", instances=InstanceSettings(threshold=0.9))
     said = []
     predict(model, image, "ZYX", other, out=out, progress=said.append)
-    assert "Going on" in notes(said)[0]
+    assert "An earlier run" in notes(said)[0]
 
 
 @pytest.mark.parametrize("tiles", [3, 11])
@@ -138,7 +138,7 @@ def test_labels_go_on_too_and_nothing_else_stays(model, image, labels, tmp_path,
     assert sorted(tmp_path.iterdir()) != before
     said = []
     assert segment(model, image, "ZYX", TILES, out=labels, progress=said.append) is labels
-    assert "Going on" in notes(said)[0]
+    assert "An earlier run" in notes(said)[0]
     np.testing.assert_array_equal(labels[:], expected)
     assert expected.max() > 3
     assert sorted(tmp_path.iterdir()) == before
