@@ -226,20 +226,25 @@ def test_the_shared_files_that_must_be_refused_are_told_apart(data_dir: Path) ->
         load_model(folder / "text_mangled_zip.pt")
 
 
-def originals(folder: Path) -> dict[str, bytes]:
-    """Make a small good file of each format."""
+def originals(folder: Path, name: str) -> bytes:
+    """Make a small good file of some format."""
     from napari_unet.models.export import export_model
 
     torch.manual_seed(0)
     net = UNet(Architecture(widths=(2, 3), norm="batch")).eval()
-    model = Model(net, Card(name="small", architecture=net.architecture))
-    save_model(model, folder / "own.safetensors")
-    save_file(net.state_dict(), folder / "foreign.safetensors")
-    (folder / "zip.pth").write_bytes(saved(net.state_dict()))
-    (folder / "old.pth").write_bytes(saved({"state_dict": net.state_dict()}, legacy=True))
-    for format, name in (("onnx", "a.onnx"), ("torchscript", "a.pt"), ("bioimageio", "a.zip")):
-        export_model(model, folder / name, format)
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    known = {"segments": "cells", "licence": "CC0-1.0", "authors": ("Ada",)}
+    model = Model(net, Card(name="small", architecture=net.architecture, **known))
+    path = folder / name
+    formats = {"a.onnx": "onnx", "a.pt": "torchscript", "a.zip": "bioimageio"}
+    if name == "own.safetensors":
+        save_model(model, path)
+    elif name == "foreign.safetensors":
+        save_file(net.state_dict(), path)
+    elif name in formats:
+        export_model(model, path, formats[name])
+    else:
+        path.write_bytes(saved({"state_dict": net.state_dict()}, legacy=name == "old.pth"))
+    return path.read_bytes()
 
 
 def mutated(content: bytes, random: np.random.Generator) -> bytes:
@@ -274,7 +279,7 @@ MUTATIONS = 250
     ["own.safetensors", "foreign.safetensors", "zip.pth", "old.pth", "a.onnx", "a.pt", "a.zip"],
 )
 def test_a_damaged_file_opens_whole_or_is_refused(name: str, tmp_path: Path) -> None:
-    content = originals(tmp_path)[name]
+    content = originals(tmp_path, name)
     whole = {key: tuple(t.shape) for key, t in load_model(tmp_path / name).net.state_dict().items()}
     random = np.random.default_rng(0)
     path = tmp_path / f"mutated{Path(name).suffix}"

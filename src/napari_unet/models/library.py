@@ -284,6 +284,11 @@ def is_own_file(path: Path) -> bool:
     return path.absolute().parent.resolve() == user_folder().resolve()
 
 
+def is_bundled(path: Path) -> bool:
+    """Say whether a file came with the plugin."""
+    return path.absolute().parent.resolve() == _BUNDLED.resolve()
+
+
 def rename_model(path: Path, name: str) -> Path:
     """Give a file in the person's folder another name; its content stays.
 

@@ -118,6 +118,8 @@ class CardDialog(QDialog):
         )
         self.training_data = self._line("training_data", "Trained on", card.training_data)
         self.licence = self._line("licence", "Licence", card.licence)
+        self.authors = self._line("authors", "Authors", ", ".join(card.authors))
+        self.cite = self._line("cite", "To cite", "; ".join(card.cite))
         self.problem = QLabel()
         self.problem.setObjectName("card_problem")
         self.problem.setWordWrap(True)
@@ -242,6 +244,8 @@ class CardDialog(QDialog):
             "object_size_px": _size(self.object_size.text(), "Object size"),
             "training_data": self.training_data.text().strip() or "unknown",
             "licence": self.licence.text().strip() or "unknown",
+            "authors": _names(self.authors.text()),
+            "cite": _names(self.cite.text(), ";"),
         }
 
     def _plain(self, field: str) -> Any:
@@ -316,9 +320,9 @@ def _scrolled(widget: QWidget, width_px: int) -> QScrollArea:
     return area
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, parted_by: str = ",") -> list[str]:
     """Read names that commas part."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return [name.strip() for name in text.split(parted_by) if name.strip()]
 
 
 def _text(value: float | None) -> str:

@@ -10,7 +10,13 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QMessageBox, QWidget
 
 from napari_unet.errors import UnetError
-from napari_unet.models.library import forget_model, is_own_file, remove_model, rename_model
+from napari_unet.models.library import (
+    forget_model,
+    is_bundled,
+    is_own_file,
+    remove_model,
+    rename_model,
+)
 from napari_unet.widget.session import Session
 
 
@@ -62,16 +68,17 @@ class ModelMenu(QMenu):
             "reveal_model", "Show its folder", "Open the folder of the file.", self.show_folder
         )
         self.aboutToShow.connect(self.follow)
+        session.busy_changed.connect(self.follow)
         self.follow()
 
-    def follow(self) -> None:
+    def follow(self, _: bool = False) -> None:
         """Offer what can be done with the model in use."""
         model, is_busy = self._session.model, self._session.is_busy
         is_own = model is not None and is_own_file(model.path)
         self.folder.setEnabled(not is_busy)
         self.nickname.setEnabled(not is_busy)
         self.rename.setEnabled(is_own and not is_busy)
-        self.remove.setEnabled(model is not None and not is_busy and not _is_bundled(model.path))
+        self.remove.setEnabled(model is not None and not is_busy and not is_bundled(model.path))
         self.reveal.setEnabled(model is not None and model.path.exists())
 
     def ask_folder(self) -> None:
@@ -158,10 +165,3 @@ def _moved_to_trash(path: Path) -> bool:
     """Put a file into the system's trash."""
     moved = QFile.moveToTrash(str(path))
     return bool(moved[0] if isinstance(moved, tuple) else moved)
-
-
-def _is_bundled(path: Path) -> bool:
-    """Say whether a file came with the plugin."""
-    from napari_unet.models.library import list_models
-
-    return any(entry.origin == "bundled" and entry.path == path for entry in list_models())

@@ -275,7 +275,15 @@ class ModelPanel:
             One of the formats of :data:`SAVE_FORMATS`.
         """
         model = self._session.model
-        if model is not None:
+        if model is None:
+            return
+        missing = _missing(model.card) if format == "bioimageio" else []
+        if missing:
+            self._session.tell(
+                f"bioimage.io wants to know: {', '.join(missing)}. Fill it in under Card… first.",
+                warn=True,
+            )
+        else:
             self._session.start(
                 "Saving the model",
                 "save_model",
@@ -434,6 +442,15 @@ def _ways_of_scaling(card: Card, dtype: Any) -> dict[str, dict[str, Any]]:
     }
     changes = {text: {"normalization": way.model_dump(mode="json")} for text, way in ways.items()}
     return {"as it is": {}, **changes}
+
+
+def _missing(card: Card) -> list[str]:
+    """Name what a bioimage.io package must tell and the card does not."""
+    return [
+        *(["Authors"] if not card.authors else []),
+        *(["Licence"] if card.licence == "unknown" else []),
+        *(["Segments"] if card.segments == "unknown" else []),
+    ]
 
 
 def _short_name(model: LoadedModel) -> str:

@@ -1,0 +1,339 @@
+"""The section Model: any file, its card, its readings, and what is done with it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QAction, QDropEvent
+from qtpy.QtWidgets import QInputDialog, QMessageBox
+
+from napari_unet.models import library
+from napari_unet.settings import Normalization
+from napari_unet.widget import contributions, model_menu, model_panel
+from napari_unet.widget.card_dialog import CardDialog
+from napari_unet.widget.trial_dialog import TrialDialog, foreground_of, grey_plane
+from tests.widget.fake_engine import CARD, find, loaded, run_segment, squares
+
+ASSUMED = {
+    "source": "net.pth, PyTorch weights",
+    "assumed": {"normalization": "The file does not say.", "skip order": "Skip first."},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give an empty folder of the person's own models."""
+    own = tmp_path / "models"
+    own.mkdir()
+    monkeypatch.setattr(library, "user_folder", lambda: own)
+    return own
+
+
+def load(dock, path: object = "/weights/net.pth", readings=("one", "two"), **card) -> None:
+    """Let the dock load a file and answer as the engine would."""
+    dock.load_model_file(str(path))
+    values = loaded(str(path), **{**ASSUMED, **card})
+    dock.engine.last.answer(**values, readings=list(readings), reading=0, sha256="ab" * 32)
+
+
+def test_the_new_controls_are_there_and_explain_themselves(dock) -> None:
+    for name in ("edit_card", "reading", "try_readings", "more_model", "save_model", "open_model"):
+        assert len(find(dock, name).toolTip()) > 10, name
+    for name in ("rename_model", "remove_model", "reveal_model", "open_folder", "open_nickname"):
+        action = dock.findChild(QAction, name)
+        assert action is not None, name
+        assert len(action.toolTip()) > 10, name
+
+
+def test_a_file_from_elsewhere_is_explained_in_a_sentence(dock) -> None:
+    load(dock)
+    told = find(dock, "status").text()
+    assert "net.pth, PyTorch weights: recognised as U-Net 2D" in told
+    assert "the scaling of grey values" in told
+    assert "2 things were assumed" in dock.model_panel.summary.value
+    assert "Skip first." in dock.model_panel.summary.tooltip
+    assert dock.model_panel.model.value == "/weights/net.pth"
+
+
+def test_a_refused_file_leaves_the_model_in_use(dock) -> None:
+    before = dock.session.model
+    dock.load_model_file("/weights/pointer.pth")
+    dock.engine.last.fail("pointer.pth is only a Git LFS pointer.")
+    assert dock.session.model is before
+    assert "Git LFS pointer" in find(dock, "status").text()
+
+
+def test_the_reading_in_use_goes_to_every_job(dock) -> None:
+    load(dock)
+    assert not dock.model_panel.readings.native.isHidden()
+    dock.model_panel.reading.value = 1
+    assert dock.engine.last.parameters["model"] == "/weights/net.pth#2"
+    values = loaded("/weights/net.pth", **ASSUMED)
+    dock.engine.last.answer(**values, readings=["one", "two"], reading=1)
+    assert dock.session.model.reference == "/weights/net.pth#2"
+    run_segment(dock, squares((5, 5)))
+    assert dock.engine.last.parameters["model"] == "/weights/net.pth#2"
+
+
+def test_a_model_of_ours_shows_no_readings(dock) -> None:
+    load(dock)
+    dock.load_model_file("nuclei")
+    dock.engine.last.answer(**loaded())
+    assert dock.model_panel.readings.native.isHidden()
+
+
+def answer_trials(dock, count: int) -> TrialDialog:
+    """Answer a job of trials, one of which could not be run."""
+    job = dock.engine.last
+    assert job.name == "try_models"
+    height, width = job.arrays["image"].shape[-2:]
+    result = {"problems": {str(count - 1): "It does not fit."}, "cards": {}}
+    for number in range(count - 1):
+        result["cards"][str(number)] = {**CARD}
+        result[f"probability_{number}"] = np.full((2, height, width), number / count, np.float32)
+    job.answer(**result)
+    return dock.window().findChild(TrialDialog)
+
+
+def test_readings_and_scalings_are_tried_on_what_is_in_view_and_picked_by_looking(dock) -> None:
+    load(dock)
+    find(dock, "try_readings").click()
+    job = dock.engine.last
+    trials = job.parameters["trials"]
+    assert [trial["reading"] for trial in trials] == [0, 0, 0, 1, 1, 1]
+    kinds = [t["card"].get("normalization", {}).get("kind") for t in trials[:3]]
+    assert kinds == [None, "mean-std", "divide"]
+    assert job.arrays["image"].shape == (64, 80)
+    dialog = answer_trials(dock, 6)
+    assert not find(dialog, "trial_5").isEnabled(), "the one that failed cannot be picked"
+    dialog.pick(3)
+    find(dialog, "use_trial").click()
+    assert dock.engine.last.name == "load"
+    assert dock.engine.last.parameters["model"] == "/weights/net.pth#2"
+    dock.engine.last.cancel()
+
+
+def test_a_picked_scaling_changes_the_card(dock) -> None:
+    load(dock, readings=("",))
+    dock.model_panel.try_all()
+    dialog = answer_trials(dock, 3)
+    dialog.pick(1)
+    find(dialog, "use_trial").click()
+    job = dock.engine.last
+    assert (job.name, job.parameters["model"]) == ("edit_card", "/weights/net.pth")
+    assert job.parameters["card"]["normalization"]["kind"] == "mean-std"
+    job.cancel()
+
+
+def test_without_an_image_trying_says_so(dock, qtbot) -> None:
+    load(dock)
+    count = len(dock.engine.jobs)
+    dock.session.viewer.layers.clear()
+    qtbot.waitUntil(lambda: dock.segment_panel.image.value is None)
+    dock.model_panel.try_all()
+    assert len(dock.engine.jobs) == count
+    assert "Open an image first" in find(dock, "status").text()
+
+
+def open_card(dock) -> CardDialog:
+    find(dock, "edit_card").click()
+    return dock.window().findChild(CardDialog)
+
+
+def test_the_card_is_shown_with_all_that_is_known(dock) -> None:
+    load(dock, licence="MIT", scores={"AP on x": 0.5})
+    dialog = open_card(dock)
+    text = dialog.facts.text()
+    for known in ("188 px", "1,900,000", "MIT", "0.500", "SHA-256", "Skip first."):
+        assert known in text, known
+    dialog.reject()
+
+
+def test_only_what_was_changed_in_the_card_is_saved(dock) -> None:
+    load(dock)
+    dialog = open_card(dock)
+    dialog.name.setText("cells of Ada")
+    find(dialog, "card_outputs").setText("distance, foreground")
+    dialog.scaling.setCurrentText("divided by a number")
+    find(dialog, "card_divisor").setText("4095")
+    find(dialog, "card_pixel_size_um").setText("0.5")
+    find(dialog, "save_card").click()
+    job = dock.engine.last
+    assert job.name == "edit_card"
+    changes = job.parameters["card"]
+    assert set(changes) == {"name", "outputs", "normalization", "pixel_size_um"}
+    assert changes["outputs"] == ["distance", "foreground"]
+    assert Normalization(**changes["normalization"]).divisor == 4095
+    job.answer(**loaded("/models/cells of Ada.safetensors", name="cells of Ada"))
+    assert dock.session.model.card.name == "cells of Ada"
+
+
+def test_a_card_that_was_not_changed_is_not_saved(dock) -> None:
+    load(dock)
+    count = len(dock.engine.jobs)
+    find(open_card(dock), "save_card").click()
+    assert len(dock.engine.jobs) == count
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "sentence"),
+    [
+        ("card_outputs", "one", "outputs"),
+        ("card_input_channels", "", "channels"),
+        ("card_pixel_size_um", "small", "no number"),
+        ("card_object_size_px", "-3", "object_size_px"),
+        ("card_low", "99.9", "percentile"),
+        ("card_name", " ", "name"),
+    ],
+)
+def test_what_does_not_make_sense_in_a_card_is_said_at_once(dock, field, text, sentence) -> None:
+    load(dock)
+    dialog = open_card(dock)
+    find(dialog, field).setText(text)
+    assert sentence in dialog.problem.text()
+    assert not find(dialog, "save_card").isEnabled()
+    assert not find(dialog, "try_card").isEnabled()
+    dialog.reject()
+
+
+def test_a_changed_card_is_tried_beside_the_card_as_it_is(dock) -> None:
+    load(dock)
+    dialog = open_card(dock)
+    dialog.scaling.setCurrentText("mean 0, standard deviation 1")
+    find(dialog, "try_card").click()
+    trials = dock.engine.last.parameters["trials"]
+    assert "card" not in trials[0]
+    assert trials[1]["card"]["normalization"]["kind"] == "mean-std"
+    answer_trials(dock, 2).reject()
+    dialog.reject()
+
+
+def test_models_that_fit_the_image_come_first_and_others_say_why_not(dock, folder) -> None:
+    from safetensors.numpy import save_file
+
+    from napari_unet.models.card import Card
+    from napari_unet.models.formats import CARD_KEY
+    from napari_unet.settings import Architecture
+
+    for name, shape in {"a 3D one": {"spatial_dims": 3}, "b plain": {}}.items():
+        card = Card(name=name, architecture=Architecture(widths=(3, 4), **shape))
+        path = folder / f"{name}.safetensors"
+        save_file({"a": np.ones(1)}, path, {CARD_KEY: card.model_dump_json()})
+    (folder / "c.pth").write_bytes(pickle.dumps({}))
+    dock.model_panel.refresh()
+    shown = [text for text, _ in dock.model_panel._model_choices()]
+    assert shown.index("b plain") < shown.index("a 3D one (needs a z axis)")
+    assert shown.index("c.pth") < shown.index("a 3D one (needs a z axis)")
+    stack = dock.session.viewer.add_image(np.zeros((4, 64, 80)), name="stack")
+    stack.axis_labels = ("z", "y", "x")
+    dock.segment_panel.image.reset_choices()
+    dock.segment_panel.image.value = stack
+    dock.segment_panel.axes.value = "ZYX"
+    assert "a 3D one" in [text for text, _ in dock.model_panel._model_choices()]
+
+
+def test_a_package_for_bioimage_io_needs_authors_licence_and_purpose(dock) -> None:
+    load(dock, segments="unknown", licence="MIT")
+    count = len(dock.engine.jobs)
+    dock.model_panel.save_to("x.zip", "bioimageio")
+    assert len(dock.engine.jobs) == count
+    assert "Authors, Segments" in find(dock, "status").text()
+
+
+def test_a_model_is_saved_in_the_format_that_was_chosen(dock, monkeypatch, tmp_path) -> None:
+    load(dock, authors=["Ada"], licence="MIT")
+    for chosen, (format, ending) in model_panel.SAVE_FORMATS.items():
+        monkeypatch.setattr(
+            model_panel.QFileDialog,
+            "getSaveFileName",
+            lambda *_, chosen=chosen: (str(tmp_path / "out.safetensors"), chosen),
+        )
+        find(dock, "save_model").click()
+        job = dock.engine.last
+        assert (job.name, job.parameters["format"]) == ("save_model", format)
+        assert job.parameters["destination"] == str(tmp_path / f"out{ending}")
+        job.answer(path=job.parameters["destination"])
+
+
+def test_renaming_and_removing_need_a_file_of_ones_own(dock, folder, monkeypatch) -> None:
+    menu = dock.model_panel.menu
+    menu.follow()
+    assert not menu.rename.isEnabled()
+    mine = folder / "mine.pth"
+    mine.write_bytes(pickle.dumps({}))
+    load(dock, mine)
+    menu.follow()
+    assert menu.rename.isEnabled()
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("ours", True))
+    menu.rename.trigger()
+    assert dock.engine.last.parameters["model"] == str(folder / "ours.pth")
+    dock.engine.last.answer(**loaded(str(folder / "ours.pth"), **ASSUMED))
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.No)
+    menu.remove.trigger()
+    assert (folder / "ours.pth").exists()
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    monkeypatch.setattr(model_menu, "_moved_to_trash", lambda _: False)
+    menu.remove.trigger()
+    assert not (folder / "ours.pth").exists()
+
+
+def test_a_file_elsewhere_is_only_forgotten(dock, folder, tmp_path) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(pickle.dumps({}))
+    library.remember_model(path)
+    load(dock, path)
+    dock.model_panel.menu.remove.trigger()
+    assert library.recent_models() == []
+    assert path.exists()
+
+
+def test_any_file_dropped_on_the_dock_is_loaded(dock, tmp_path) -> None:
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(tmp_path / "net.ckpt"))])
+    event = QDropEvent(
+        QPointF(5, 5),
+        Qt.DropAction.CopyAction,
+        data,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    dock.dropEvent(event)
+    assert dock.engine.last.parameters["model"] == str(tmp_path / "net.ckpt")
+
+
+DROPPED = {
+    "net.pth": (pickle.dumps({}), True),
+    "net.zip": (b"PK\x05\x06" + bytes(18), False),
+    "settings.yaml": (b"channels: [x]\n", False),
+    "rdf.yaml": (b"format_version: 0.4.9\nweights: {}\n", True),
+    "image.h5": (b"\x89HDF\r\n\x1a\n" + bytes(200), False),
+    "keras.h5": (b"\x89HDF\r\n\x1a\n" + bytes(200) + b"layer_names", True),
+    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\n", True),
+    "page.onnx": (b"<!doctype html>", True),
+    "empty.h5": (b"", False),
+    "noise.pt": (bytes(range(256)), True),
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_what_is_dropped_on_the_viewer_is_taken_only_if_it_is_weights(name, tmp_path) -> None:
+    content, is_ours = DROPPED[name]
+    (tmp_path / name).write_bytes(content)
+    assert (contributions.get_model_reader(str(tmp_path / name)) is not None) == is_ours
+
+
+def test_the_foreground_is_found_whatever_the_outputs_are_called() -> None:
+    from napari_unet.models.card import Card
+
+    probability = np.stack([np.full((2, 2), 0.9), np.full((2, 2), 0.2)]).astype(np.float32)
+    for outputs, value in ((("a", "foreground"), 0.2), (("background", "cell"), 0.1)):
+        card = Card(name="x", architecture={"classes": 2, "widths": [2, 3]}, outputs=outputs)
+        np.testing.assert_allclose(foreground_of(card, probability), value, atol=1e-6)
+        deep = probability[:, None].repeat(3, axis=1)
+        assert foreground_of(card, deep).shape == (2, 2)
+    assert grey_plane(np.zeros((3, 4, 5)), "CYX", (0,)).shape == (4, 5)
+    assert grey_plane(np.zeros((6, 4, 5)), "ZYX", None).shape == (4, 5)
