@@ -46,6 +46,8 @@ def test_importing_the_command_line_loads_nothing_heavy():
         "files.images",
         "files.masks",
         "models.card",
+        "models.description",
+        "models.formats",
         "models.library",
         "settings",
         "worker.protocol",

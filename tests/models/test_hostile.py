@@ -268,7 +268,7 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes:
     return bytes(made)
 
 
-MUTATIONS = 250
+MUTATIONS = 500
 
 
 @pytest.mark.slow
@@ -284,7 +284,8 @@ def test_a_damaged_file_opens_whole_or_is_refused(name: str, tmp_path: Path) -> 
     random = np.random.default_rng(0)
     path = tmp_path / f"mutated{Path(name).suffix}"
     refused = 0
-    for _ in range(MUTATIONS):
+    count = MUTATIONS if name != "a.zip" else MUTATIONS // 4  # each is unpacked and tried
+    for _ in range(count):
         path.write_bytes(mutated(content, random))
         try:
             model = load_model(path)
@@ -294,7 +295,7 @@ def test_a_damaged_file_opens_whole_or_is_refused(name: str, tmp_path: Path) -> 
         state = model.net.state_dict()
         assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
         assert len(state) >= len(whole) - 8, "a network is never opened in part"
-    assert refused > MUTATIONS // 3
+    assert refused > count // 3
 
 
 @pytest.mark.slow
@@ -304,7 +305,7 @@ def test_a_damaged_keras_file_opens_whole_or_is_refused(data_dir, name, tmp_path
     content = (data_dir / "weights" / "keras_pancreas_phc" / name).read_bytes()
     random = np.random.default_rng(1)
     path = tmp_path / name
-    for _ in range(60):
+    for _ in range(150):
         path.write_bytes(mutated(content, random))
         try:
             model = load_model(path)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_unet.errors import WorkerError
+from napari_unet.errors import ModelError, WorkerError
+from napari_unet.models import library
+from napari_unet.models import model as model_module
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, save_model
 from napari_unet.runs.predict import segment as segment_plainly
@@ -191,3 +193,79 @@ def test_every_result_can_be_sent(call, model_path, blobs, run_to_end):
 def test_memory_errors_are_explained_and_defects_are_not():
     assert "memory" in jobs.explain(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert jobs.explain(RuntimeError("shapes differ")) is None
+
+
+@pytest.fixture
+def foreign_path(tmp_path, tiny_unet):
+    """Save the bare weights of a network, which can be read in several ways."""
+    torch.save(tiny_unet.state_dict(), tmp_path / "bare.pth")
+    return str(tmp_path / "bare.pth")
+
+
+def test_weights_from_elsewhere_are_loaded_with_their_readings(call, foreign_path, run_to_end):
+    values = run_to_end(jobs.load(call(), model=foreign_path))[1]
+    assert values["card"].source == "bare.pth, PyTorch weights"
+    assert values["reading"] == 0
+    assert len(values["readings"]) > 1
+    assert values["receptive_field"] > 20
+    assert values["sha256"] == values["card"].source_sha256
+    again = run_to_end(jobs.load(call(), model=f"{foreign_path}#2"))[1]
+    assert again["reading"] == 1
+    assert again["card"] != values["card"] or again["readings"] == values["readings"]
+    with pytest.raises(ModelError, match="no number 99"):
+        run_to_end(jobs.load(call(), model=f"{foreign_path}#99"))
+
+
+def test_what_was_loaded_is_remembered_with_its_reading(call, foreign_path, run_to_end):
+    run_to_end(jobs.load(call(), model=f"{foreign_path}#2"))
+    assert library.recent_models()[0] == (Path(foreign_path), 1)
+
+
+def test_readings_and_cards_are_tried_side_by_side(call, foreign_path, blobs, run_to_end):
+    trials = [
+        {"reading": 0},
+        {"reading": 0, "card": {"normalization": {"kind": "mean-std"}}},
+        {"reading": 99},
+    ]
+    _, values = run_to_end(
+        jobs.try_models(
+            call(image=blobs.image), model=foreign_path, axes="YX", settings={}, trials=trials
+        )
+    )
+    assert values["probability_0"].shape == (1, 96, 128)
+    assert not np.array_equal(values["probability_0"], values["probability_1"])
+    assert values["cards"]["1"].normalization.kind == "mean-std"
+    assert "no number 100" in values["problems"]["2"]
+    assert "probability_2" not in values
+
+
+def test_a_changed_card_is_kept_and_what_was_changed_is_no_longer_assumed(
+    call, foreign_path, tmp_path, monkeypatch, run_to_end
+):
+    monkeypatch.setattr(library, "user_folder", lambda: tmp_path / "mine")
+    monkeypatch.setattr(model_module, "user_folder", lambda: tmp_path / "mine")
+    before = Path(foreign_path).read_bytes()
+    changes = {"name": "my cells", "normalization": {"kind": "min-max"}}
+    _, values = run_to_end(jobs.edit_card(call(), model=foreign_path, card=changes))
+    first = values["path"]
+    assert first == (tmp_path / "mine" / "my cells.safetensors").resolve()
+    assert values["card"].normalization.kind == "min-max"
+    assert "normalization" not in values["card"].assumed
+    assert "activation" in values["card"].assumed
+    assert values["card"].source == "bare.pth, PyTorch weights"
+    assert Path(foreign_path).read_bytes() == before, "the file of somebody else stays"
+    _, again = run_to_end(jobs.edit_card(call(), model=str(first), card={"name": "our cells"}))
+    assert again["path"].name == "our cells.safetensors"
+    assert not first.exists(), "the person's own file is renamed, not copied"
+    wanted, got = jobs._models.get(foreign_path), jobs._models.get(str(again["path"]))
+    for key, tensor in wanted.net.state_dict().items():
+        assert torch.equal(got.net.state_dict()[key], tensor)
+
+
+def test_a_model_is_written_in_another_format(call, model_path, tmp_path, run_to_end):
+    target = str(tmp_path / "out.pth")
+    _, values = run_to_end(
+        jobs.save(call(), model=model_path, destination=target, format="state-dict")
+    )
+    assert values["path"] == Path(target)
+    assert len(torch.load(target, weights_only=True)) > 0
