@@ -149,20 +149,20 @@ def fetch(nickname: str) -> Path:
         return target
     from bioimageio.spec import save_bioimageio_package
 
-    try:
-        with written_beside(target) as beside, tempfile.TemporaryDirectory() as folder:
-            packed = Path(folder) / "model.zip"
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder) / "model.zip"
+        try:
             save_bioimageio_package(nickname, output_path=packed)
-            beside.write_bytes(packed.read_bytes())
-    except UnetError:
-        raise
-    except Exception as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(
-            f"The model {nickname} could not be downloaded from bioimage.io ({first[:200]}). "
-            "Check the name and the connection, or download its zip on another computer and open "
-            "that."
-        ) from error
+            content = packed.read_bytes()
+        except Exception as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(
+                f"The model {nickname} could not be downloaded from bioimage.io ({first[:200]}). "
+                "Check the name and the connection, or download its zip on another computer and "
+                "open that."
+            ) from error
+    with written_beside(target) as beside:
+        beside.write_bytes(content)
     return target
 
 
