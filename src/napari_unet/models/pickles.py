@@ -94,7 +94,14 @@ def read_pickle(
     """
     try:
         return _Machine(make, refer).run(file)
-    except (IndexError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except (
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise ValueError(f"its instructions do not fit each other ({error})") from error
 
 

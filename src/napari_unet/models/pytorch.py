@@ -83,7 +83,7 @@ def read_state_dict(path: Path) -> list[Found]:
         try:
             found = recognise(tensors)
         except ModelError as error:
-            first_error = first_error or error
+            first_error = first_error or ModelError(f"{path.name} cannot be used. {error}")
             continue
         if found_in:
             for reading in found:
@@ -479,9 +479,7 @@ def _rank(keys: tuple[str, ...]) -> tuple[int, int, int]:
     return averaged, len(keys), place
 
 
-def _why_nothing(
-    path: Path, content: Any, found: list[Any], modules: list[str]
-) -> str:
+def _why_nothing(path: Path, content: Any, found: list[Any], modules: list[str]) -> str:
     """Say why there are no weights in a file that could be read."""
     if modules:
         cls = modules[0].rpartition(".")[2]

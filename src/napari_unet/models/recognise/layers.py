@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import torch
 
@@ -111,7 +111,7 @@ class Layers:
         layers = {name: Layer(name, _kind(roles), roles) for name, roles in grouped.items()}
         object.__setattr__(self, "_layers", layers)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # noqa: D105
+    def __iter__(self) -> Iterator[Layer]:
         return iter(self._layers.values())
 
     def __len__(self) -> int:
@@ -146,8 +146,8 @@ def natural_order(key: str) -> tuple[tuple[int, int, str], ...]:
 
 def _kind(roles: Mapping[str, torch.Tensor]) -> LayerKind:
     """Say what a layer is from the shapes of its tensors."""
-    if "running_mean" in roles and "running_var" in roles:
-        return "norm"
+    if "running_mean" in roles or "running_var" in roles:
+        return "norm" if {"running_mean", "running_var"} <= roles.keys() else "other"
     weight = roles.get("weight")
     if weight is None:
         return "other"

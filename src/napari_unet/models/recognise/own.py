@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from napari_unet.models.recognise.units import Unit
 
 
-def as_own(network: Network, reading: Reading) -> tuple[Architecture, dict[str, torch.Tensor]] | None:
+def as_own(
+    network: Network, reading: Reading
+) -> tuple[Architecture, dict[str, torch.Tensor]] | None:
     """Say which U-Net of ours a network is, if it is one.
 
     Parameters
@@ -49,7 +51,9 @@ def as_own(network: Network, reading: Reading) -> tuple[Architecture, dict[str, 
     tensors = _tensors(network, down, ups, up)
     with torch.device("meta"):
         expected = UNet(shape).state_dict()
-    if {key: t.shape for key, t in expected.items()} != {key: t.shape for key, t in tensors.items()}:
+    if {key: t.shape for key, t in expected.items()} != {
+        key: t.shape for key, t in tensors.items()
+    }:
         return None
     return _named(shape), {key: tensors[key] for key in expected}
 
@@ -82,7 +86,9 @@ def _is_simple(network: Network, reading: Reading) -> bool:
     head, dims = network.head, network.spatial_dims
     return (
         all(unit.kernel == (3,) * dims for unit in network.blocks)
-        and all(unit.prelu is None and not unit.norm_first and not unit.gap for unit in network.units)
+        and all(
+            unit.prelu is None and not unit.norm_first and not unit.gap for unit in network.units
+        )
         and all(step.units[0].kernel == (2,) * dims for step in network.ups() if step.units)
         and head.kernel in ((1,) * dims, (3,) * dims)
         and head.conv.has_bias
@@ -146,9 +152,7 @@ def _norm_kind(unit: Unit, reading: Reading) -> str:
     return "batch" if unit.norm.has_statistics else reading.norm
 
 
-def _is_active(
-    network: Network, reading: Reading, ups: list[Step], norm: str
-) -> bool | None:
+def _is_active(network: Network, reading: Reading, ups: list[Step], norm: str) -> bool | None:
     """Say whether norm and ReLU follow the upsamplings; None if only one of them does."""
     normed = {step.units[0].norm is not None for step in ups}
     if normed == {True}:

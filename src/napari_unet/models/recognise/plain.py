@@ -10,6 +10,7 @@ from napari_unet.models.found import Found
 from napari_unet.models.recognise.drawing import Drawing, same
 from napari_unet.models.recognise.own import as_own
 from napari_unet.models.recognise.readings import Reading, find_family, sentences
+from napari_unet.models.recognise.refusing import first_damage, refuse_partial
 from napari_unet.models.recognise.search import Search, Step
 from napari_unet.models.recognise.units import Unit, make_units
 from napari_unet.network.graph import IMAGE
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from napari_unet.network.graph import Sides, Sizes
 
 MOST_READINGS = 6
+_FEWEST_UNITS = 4
 _UNKNOWN_KINDS = ("linear", "other")
 Choice = list[tuple[float, str, dict[str, object]]]
 
@@ -38,17 +40,24 @@ def recognise_plain(layers: Layers) -> list[Found] | None:
     -------
     list of Found or None
         The readings that fit, the likeliest first; None if the tensors are no U-Net's.
+
+    Raises
+    ------
+    ModelError
+        If they are, but some are missing.
     """
     if layers.spatial_dims not in (2, 3) or any(layer.kind in _UNKNOWN_KINDS for layer in layers):
         return None
     units, rest = make_units(layers)
-    if rest or len(units) < 4:
+    if rest or len(units) < _FEWEST_UNITS or first_damage(layers):
         return None
     steps = Search(units).run()
     if steps is None:
         return None
-    steps = _with_bare_shortcuts(steps)
-    return _readings(Network(steps, layers.spatial_dims), find_family(layers))
+    network = Network(_with_bare_shortcuts(steps), layers.spatial_dims)
+    family = find_family(layers)
+    refuse_partial(network, family)
+    return _readings(network, family)
 
 
 class Network:
@@ -264,9 +273,7 @@ class _Reader:
             self._unit(skip, of_skip, active=False),
         )
         weight = self._unit(self._activation(seen), attention, active=False)
-        return self._drawing.join(
-            "multiply", skip, self._drawing.activation(weight, "sigmoid")
-        )
+        return self._drawing.join("multiply", skip, self._drawing.activation(weight, "sigmoid"))
 
 
 def _none_if_zero(sides: Sides | None) -> Sides | None:
@@ -494,7 +501,9 @@ def _other_norms(network: Network, first: Reading) -> Choice:
         unit.norm.channels for unit in network.units if unit.norm and not unit.norm.has_statistics
     ]
     kinds = [("instance", 1)]
-    kinds += [("group", n) for n in (8, 32, 16, 4) if n == 8 or all(width % n == 0 for width in widths)]
+    kinds += [
+        ("group", n) for n in (8, 32, 16, 4) if n == 8 or all(width % n == 0 for width in widths)
+    ]
     mine = (first.norm, first.groups if first.norm == "group" else 1)
     return [
         (

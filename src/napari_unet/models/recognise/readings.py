@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_unet.settings import Normalization
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -65,7 +67,11 @@ class Family:
 FAMILIES = (
     Family(
         "milesial/Pytorch-UNet",
-        (r"inc\.(double_conv|conv\.conv)\.0\.", r"down1\.(maxpool_conv|mpconv)\.1\.", r"up1\.conv\."),
+        (
+            r"inc\.(double_conv|conv\.conv)\.0\.",
+            r"down1\.(maxpool_conv|mpconv)\.1\.",
+            r"up1\.conv\.",
+        ),
         (
             ("skip_first", True),
             ("resize", "linear"),
@@ -167,6 +173,7 @@ FAMILIES = (
             ("active_up", False),
             ("adjacent_linear", True),
         ),
+        (("activation", "sigmoid"), ("normalization", Normalization(kind="mean-std"))),
     ),
 )
 
@@ -250,7 +257,7 @@ def sentences(reading: Reading, facts: Sequence[str]) -> dict[str, str]:
         "activation after upsampling",
         "An activation follows the convolution of each upsampling."
         if reading.active_up
-        else "No activation follows the convolution of each upsampling."
+        else "No activation follows the convolution of each upsampling.",
     )
     return {
         texts[fact][0]: f"{texts[fact][1]} The tensors do not tell."

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from napari_unet.errors import ModelError
+from napari_unet.models.recognise.search import Search
+from napari_unet.models.recognise.units import make_units
+
 if TYPE_CHECKING:
-    from napari_unet.models.recognise.layers import Layers
+    from collections.abc import Iterable, Sequence
+
+    from napari_unet.models.recognise.layers import Layer, Layers
+    from napari_unet.models.recognise.plain import Network
+    from napari_unet.models.recognise.readings import Family
+    from napari_unet.models.recognise.units import Unit
+
+_OTHER_NETWORKS = (
+    (r"roi_heads|rpn\.|box_predictor|mask_predictor|anchor|bbox|\.dfl\.", "a network that detects"),
+    (r"attn|attention\.(self|output)|qkv|cls_token|pos_embed|relative_position", "a transformer"),
+    (r"lora_", "an addition to another network"),
+    (r"lstm|gru|rnn", "a recurrent network"),
+)
+_FEWEST_LIKES = 3
+_ASK = "Ask for the weights of a U-Net."
+_WHOLE = "Get the file again, or ask the sender for the whole state dict."
 
 
 def why_not(layers: Layers) -> str:
@@ -21,4 +42,182 @@ def why_not(layers: Layers) -> str:
     str
         What is wrong, and what to do.
     """
-    return "The tensors are not those of a U-Net that is known."
+    names = " ".join(layers.tensors)
+    for pattern, kind in _OTHER_NETWORKS:
+        if re.search(pattern, names):
+            return f"The weights are not of a U-Net: their names are those of {kind}. {_ASK}"
+    if not layers.of_kind("convolution"):
+        return f"The weights are not of a U-Net: there is no convolution among them. {_ASK}"
+    if {layer.weight.ndim for layer in layers.of_kind("convolution")} == {3}:
+        return f"The weights are of a network for signals along one axis, not for images. {_ASK}"
+    if layers.spatial_dims == 0:
+        return (
+            "The weights are not of a U-Net that can be built: some convolutions are for planes "
+            f"and some for volumes. {_ASK}"
+        )
+    odd = first_damage(layers)
+    if odd:
+        return odd
+    linear = layers.of_kind("linear")
+    if linear:
+        return (
+            f"The weights are not of a U-Net: {linear[0].name} joins all pixels, as networks do "
+            f"that name the whole image. {_ASK}"
+        )
+    other = layers.of_kind("other")
+    if other:
+        return (
+            f"The weights are of a network with a layer that is not known: tensor {other[0].name} "
+            "belongs to no convolution and no norm. Ask for it as ONNX or TorchScript, which say "
+            "what is computed."
+        )
+    return _where_it_ends(layers)
+
+
+def first_damage(layers: Layers) -> str | None:
+    """Say which tensor is missing or of another shape than its layer needs.
+
+    Parameters
+    ----------
+    layers : Layers
+        All layers of a file.
+
+    Returns
+    -------
+    str or None
+        The first such difference, in a sentence; None if all layers are whole.
+    """
+    for layer in layers:
+        if layer.kind == "convolution":
+            bias = layer.bias
+            if bias is not None and tuple(bias.shape) not in {(n,) for n in layer.sizes}:
+                return (
+                    f"The weights do not fit together: {layer.name}.bias has the shape "
+                    f"{tuple(bias.shape)}, {layer.name}.weight {tuple(layer.weight.shape)}. "
+                    f"{_WHOLE}"
+                )
+        odd = _damaged_norm(layer, layers)
+        if odd:
+            return odd
+    return None
+
+
+def _damaged_norm(layer: Layer, layers: Layers) -> str | None:
+    """Say what a norm lacks."""
+    roles = layer.tensors.keys()
+    vectors = {role: tuple(tensor.shape) for role, tensor in layer.tensors.items()}
+    if layer.kind == "norm" and len(set(vectors.values())) > 1:
+        shapes = ", ".join(f"{role} {shape}" for role, shape in vectors.items())
+        return f"The weights do not fit together: {layer.name} has {shapes}. {_WHOLE}"
+    if layer.kind not in ("norm", "prelu", "other") or layer.name in roles:
+        return None
+    likes = Counter(frozenset(norm.tensors) for norm in layers.of_kind("norm"))
+    if not likes:
+        return None
+    usual, count = likes.most_common(1)[0]
+    missing = [role for role in ("weight", "bias", "running_mean", "running_var") if role in usual]
+    missing = [role for role in missing if role not in roles]
+    if missing and count > 1 and (layer.kind != "prelu" or "running_mean" in roles):
+        return (
+            f"The weights are not complete: {layer.name}.{missing[0]} is missing, though "
+            f"{layer.name}.{next(iter(roles))} is there. {_WHOLE}"
+        )
+    return None
+
+
+def _where_it_ends(layers: Layers) -> str:
+    """Say how far the layers fit together."""
+    units, rest = make_units(layers)
+    if rest:
+        return (
+            f"The weights do not fit together: {rest[0].name} has {rest[0].weight.numel()} "
+            f"channels, which no convolution beside it gives. {_WHOLE}"
+        )
+    search = Search(units)
+    search.run()
+    used, last, channels = search.furthest
+    waiting = [unit for unit in units if not used >> unit.place & 1]
+    if not waiting or last < 0:
+        return f"The weights are not of a U-Net: nothing halves and doubles the size. {_ASK}"
+    return (
+        f"The weights are not of a U-Net that can be built: {used.bit_count()} of its "
+        f"{len(units)} convolutions fit together, up to {units[last].name}, which gives "
+        f"{channels} channels; {waiting[0].name} with a weight of shape "
+        f"{tuple(waiting[0].conv.weight.shape)} finds no place. Ask for it as ONNX or "
+        "TorchScript, which say what is computed."
+    )
+
+
+def refuse_partial(network: Network, family: Family | None) -> None:
+    """Raise if tensors are missing that their likes have.
+
+    Parameters
+    ----------
+    network : Network
+        What the tensors were recognised as.
+    family : Family or None
+        The published network whose names they have; all of its levels are alike.
+
+    Raises
+    ------
+    ModelError
+        If a convolution lacks bias or norm, or a level lacks a convolution.
+    """
+    blocks, head = network.blocks, network.head
+    _refuse_odd(blocks, "bias", family)
+    _refuse_odd(blocks if family else blocks[1:], "norm", family)  # the first may do without one
+    _refuse_odd([step.units[0] for step in network.ups() if step.units], "bias", family)
+    gates = [unit for step in network.steps if step.kind == "gate" for unit in step.units]
+    _refuse_odd(gates, "bias", None)
+    _refuse_odd(gates, "norm", None)
+    rest = [unit.conv.has_bias for unit in network.units if unit is not head]
+    if not head.conv.has_bias and (family is not None or all(rest)):
+        raise ModelError(f"The weights are not complete: {head.name}.bias is missing. {_WHOLE}")
+    modules: dict[str, dict[str, set[str]]] = {}
+    for unit in (unit for unit in network.units if unit is not network.head):
+        parent = unit.conv.parent
+        if parent:
+            pattern = re.sub(r"\d+", "#", parent)
+            modules.setdefault(pattern, {}).setdefault(parent, set()).add(unit.name[len(parent) :])
+    shortcuts = {step.shortcut.name for step in network.steps if step.shortcut}
+    for likes in modules.values():
+        _refuse_incomplete(likes, shortcuts, all_alike=family is not None)
+
+
+def _refuse_odd(units: Sequence[Unit], what: str, family: Family | None) -> None:
+    """Raise if a few convolutions lack the bias or the norm that their likes have."""
+    groups: dict[str, list[Unit]] = {}
+    for unit in units:
+        pattern = "" if family else re.sub(r"\d+", "#", unit.name)
+        groups.setdefault(pattern, []).append(unit)
+    for likes in groups.values():
+        having = [unit.conv.has_bias if what == "bias" else unit.norm is not None for unit in likes]
+        if len(likes) >= _FEWEST_LIKES and 0 < having.count(False) < len(likes) / 2:
+            lacking = likes[having.index(False)]
+            raise ModelError(
+                f"The weights are not complete: {lacking.name} has no {what}, its "
+                f"{having.count(True)} likes have one. {_WHOLE}"
+            )
+
+
+def _refuse_incomplete(
+    likes: dict[str, set[str]], shortcuts: Iterable[str], *, all_alike: bool
+) -> None:
+    """Raise if a single module lacks a convolution that all of its likes have."""
+    if len(likes) < _FEWEST_LIKES:
+        return
+    counts = Counter(frozenset(children) for children in likes.values())
+    usual, count = counts.most_common(1)[0]
+    if count != len(likes) - 1:
+        return
+    names = list(likes)
+    name = next(name for name in names if likes[name] != usual)
+    missing = sorted(usual - likes[name])
+    optional = {shortcut.removeprefix(other) for shortcut in shortcuts for other in names}
+    if not missing or set(missing) <= optional:
+        return
+    if all_alike or name not in (names[0], names[-1]):
+        raise ModelError(
+            f"The weights are not complete: {name}{missing[0]} is missing, which {count} modules "
+            f"of its kind have. {_WHOLE}"
+        )

@@ -93,10 +93,17 @@ class Search:
     ----------
     units : sequence of Unit
         In the order of the file.
+
+    Attributes
+    ----------
+    furthest : tuple of int
+        Of the way that used most units: one bit for each of them, the place of the last one, and
+        the channels that it gives.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self._units = list(units)
+        self.furthest = (0, -1, 0)
         self._all = (1 << len(self._units)) - 1
         self._common = common_starts([unit.name for unit in self._units])
         patterns = [re.sub(r"\d+", "#", unit.name) for unit in self._units]
@@ -130,6 +137,8 @@ class Search:
             if cost > best[state] or cost >= bound:
                 continue
             left -= 1
+            if state.used.bit_count() > self.furthest[0].bit_count():
+                self.furthest = (state.used, state.last, state.channels)
             if state.used == self._all and state.up and not state.skips:
                 found, bound, left = self._way(state, came), cost, min(left, _MORE_STATES)
                 continue
@@ -243,7 +252,15 @@ class Search:
                     if next(self._blocks(channels, mask), None) is None:
                         continue  # nothing could read it
                     following = _State(
-                        mask, channels, state.skips[:-1], True, 0, gate_last, state.here, kinds, way_up
+                        mask,
+                        channels,
+                        state.skips[:-1],
+                        True,
+                        0,
+                        gate_last,
+                        state.here,
+                        kinds,
+                        way_up,
                     )
                     yield (
                         cost + odd + gate_cost + join_cost,
@@ -344,9 +361,7 @@ class Search:
         if not 0 < place < len(self._units):
             return 0
         here = self._common[place - 1]
-        beside = [
-            self._common[at] for at in (place - 2, place) if 0 <= at < len(self._common)
-        ]
+        beside = [self._common[at] for at in (place - 2, place) if 0 <= at < len(self._common)]
         if any(here < other for other in beside):
             return 0
         return 2 if beside and all(here > other for other in beside) else 1
@@ -365,7 +380,9 @@ class Search:
             if not pointwise or attention.narrow != 1:
                 continue
             if one.narrow == other.narrow == attention.wide and one.wide > 1 and other.wide > 1:
-                yield (other, one, attention) if _is_of_skip(one, other) else (one, other, attention)
+                yield (
+                    (other, one, attention) if _is_of_skip(one, other) else (one, other, attention)
+                )
                 if one.wide != other.wide:
                     yield (
                         (one, other, attention)
