@@ -291,18 +291,35 @@ def test_a_file_elsewhere_is_only_forgotten(dock, folder, tmp_path) -> None:
     assert path.exists()
 
 
-def test_any_file_dropped_on_the_dock_is_loaded(dock, tmp_path) -> None:
+def dropped(path: Path) -> tuple[QDropEvent, QMimeData]:
+    """Make the event of a file dropped with the mouse; its data must be kept."""
     data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(tmp_path / "net.ckpt"))])
-    event = QDropEvent(
-        QPointF(5, 5),
-        Qt.DropAction.CopyAction,
-        data,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
-    )
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    return QDropEvent(QPointF(5, 5), Qt.DropAction.CopyAction, data, left, none), data
+
+
+def test_any_file_dropped_on_the_dock_is_loaded(dock, tmp_path) -> None:
+    event, _data = dropped(tmp_path / "net.ckpt")
     dock.dropEvent(event)
     assert dock.engine.last.parameters["model"] == str(tmp_path / "net.ckpt")
+
+
+def test_a_model_dropped_on_the_image_goes_to_the_dock_all_else_its_way(dock, tmp_path, qtbot):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "rdf.yaml").write_text("format_version: 0.4.9\nweights: {}\n")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    qtbot.waitUntil(lambda: len(dock.drops._watched) > 0)
+    places = dock.drops._watched
+    count = len(dock.engine.jobs)
+    event, _data = dropped(pictures)
+    assert not dock.drops.eventFilter(places[0], event)
+    assert len(dock.engine.jobs) == count
+    event, _data = dropped(package)
+    assert dock.drops.eventFilter(places[0], event)
+    assert dock.engine.last.parameters["model"] == str(package)
 
 
 DROPPED = {

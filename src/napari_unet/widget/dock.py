@@ -11,12 +11,13 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_unet.widget.collector import QuietCollector
 from napari_unet.widget.correct_panel import CorrectPanel
+from napari_unet.widget.drops import DropWatch
 from napari_unet.widget.engine import Engine
 from napari_unet.widget.export_panel import ExportPanel
 from napari_unet.widget.model_panel import ModelPanel
@@ -54,6 +55,9 @@ class UnetDock(QWidget):
         self.setObjectName("unet_dock")
         self.setAcceptDrops(True)
         self._had_parent = self._is_closed = False
+        self.drops = DropWatch(self.load_model_file, self)
+        self._placed = QTimer(self, singleShot=True, interval=0)  # when it is in its window
+        self._placed.timeout.connect(lambda: self.drops.watch(self.window()))
         self.preferences = Preferences()
         self.engine = Engine(self)
         self.session = Session(
@@ -90,6 +94,8 @@ class UnetDock(QWidget):
         """End the engine and forget the layers; called when the dock goes away."""
         if not self._is_closed:
             self._is_closed = True
+            self._placed.stop()
+            self.drops.stop()
             self._remember()
             self.session.close()
             self.collector.close()
@@ -106,6 +112,7 @@ class UnetDock(QWidget):
         if event.type() == QEvent.Type.ParentChange:
             if self.parent() is not None:
                 self._had_parent = True
+                self._placed.start()
             elif self._had_parent:
                 self.close_session()
                 self.deleteLater()
