@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Found:
     """A network that was found in a file, and what is known of it.
 
-    Parameters
+    Attributes
     ----------
     architecture : Architecture or Graph
         The network that the tensors belong to.

@@ -13,7 +13,6 @@ import math
 import struct
 import zipfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +24,8 @@ from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import natural_order
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_unet.models.found import Found
 
 HOW_TO_SAVE = 'torch.save(model.state_dict(), "weights.pth")'

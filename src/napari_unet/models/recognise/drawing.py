@@ -90,7 +90,7 @@ class Drawing:
         node = Norm(
             name=self._name(layer.name),
             inputs=(x,),
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
             channels=layer.channels,
             affine=layer.is_affine,
             groups=groups,
@@ -120,7 +120,7 @@ class Drawing:
         if prelu is not None:
             kind, options = "prelu", {"channels": prelu.channels}
         name = self._name(prelu.name if prelu else kind)
-        node = Activation(name=name, inputs=(x,), kind=kind, **options)  # type: ignore[arg-type]
+        node = Activation(name=name, inputs=(x,), kind=kind, **options)
         return self._add(node, prelu)
 
     def pooling(self, x: str, kind: str, sizes: Sizes) -> str:
@@ -128,7 +128,7 @@ class Drawing:
         node = Pooling(
             name=self._name("pool"),
             inputs=(x,),
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
             kernel=sizes,
             stride=sizes,
         )
@@ -139,7 +139,7 @@ class Drawing:
         node = Resize(
             name=self._name("resize"),
             inputs=(x,),
-            mode=mode,  # type: ignore[arg-type]
+            mode=mode,
             scale=tuple(float(factor) for factor in scale),
             align_corners=align_corners,
         )
@@ -147,7 +147,7 @@ class Drawing:
 
     def join(self, how: str, *inputs: str) -> str:
         """Add a join of several nodes."""
-        node = Join(name=self._name(how), inputs=inputs, how=how)  # type: ignore[arg-type]
+        node = Join(name=self._name(how), inputs=inputs, how=how)
         return self._add(node)
 
     def fit(self, x: str, like: str) -> str:
@@ -158,7 +158,7 @@ class Drawing:
         """Return the graph."""
         return Graph(
             family=family,
-            spatial_dims=self._dims,  # type: ignore[arg-type]
+            spatial_dims=self._dims,
             in_channels=in_channels,
             classes=classes,
             nodes=tuple(self._nodes),

@@ -91,7 +91,7 @@ class Layer:
 class Layers:
     """All layers of a file.
 
-    Parameters
+    Attributes
     ----------
     tensors : dict of str to Tensor
         The state dict, prefixes of wrappers already taken off.

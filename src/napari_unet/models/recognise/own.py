@@ -130,7 +130,7 @@ def _architecture(
     if not transposed:
         options["upsampling"] = reading.resize
     return Architecture(
-        spatial_dims=network.spatial_dims,  # type: ignore[arg-type]
+        spatial_dims=network.spatial_dims,
         in_channels=network.in_channels,
         classes=network.classes,
         widths=widths,
@@ -138,10 +138,10 @@ def _architecture(
         convolutions=count,
         padded=reading.padded,
         bias=biases.pop() or norm == "none",
-        norm=norm,  # type: ignore[arg-type]
+        norm=norm,
         relu_after_upsampling=active,
         skip_first=reading.skip_first,
-        output_kernel=max(network.head.kernel),  # type: ignore[arg-type]
+        output_kernel=max(network.head.kernel),
         **options,
     )
 

@@ -13,7 +13,7 @@ import heapq
 import math
 import re
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Literal
 
 from napari_unet.models.recognise.units import Unit, common_starts
@@ -125,6 +125,7 @@ class Search:
         def reach(
             cost: float, state: _State, before: _State | None, steps: tuple[Step, ...]
         ) -> None:
+            """Note a way to a state if it is the best one so far."""
             if cost < min(best.get(state, math.inf), bound):
                 best[state], came[state] = cost, (before, steps)
                 hope = _HOPE * (len(self._units) - state.used.bit_count())
@@ -293,7 +294,7 @@ class Search:
         self, used: int, last: int, below: int, skip: int
     ) -> list[tuple[float, int, int, tuple[Step, ...]]]:
         """Give the gates that fit between features from below and a skip."""
-        fitting = []
+        fitting: list[tuple[float, int, int, tuple[Step, ...]]] = []
         for of_below, of_skip, attention in self._gates:
             mask = sum(1 << unit.place for unit in (of_below, of_skip, attention))
             if used & mask or of_below.wide != below or of_skip.wide != skip:
@@ -422,7 +423,7 @@ def _is_of_skip(one: Unit, other: Unit) -> bool:
 
 def _is_shortcut(main: Sequence[Unit], shortcut: Unit) -> bool:
     """Say whether a convolution may lead past others: same channels in and out."""
-    chained = all(one.narrow == other.wide for one, other in zip(main, main[1:], strict=False))
+    chained = all(one.narrow == other.wide for one, other in pairwise(main))
     if not chained or not all(unit.keeps_size for unit in main):
         return False
     if main[0].wide != shortcut.wide or main[-1].narrow != shortcut.narrow:

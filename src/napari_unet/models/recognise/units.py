@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def common_starts(names: Sequence[str]) -> list[int]:
     """
     short = {text for name in names for text, number in _numbers(name) if len(number) == 1}
     parts = [_parts(name, short) for name in names]
-    return [_common(one, other) for one, other in zip(parts, parts[1:], strict=False)]
+    return [_common(one, other) for one, other in pairwise(parts)]
 
 
 def _numbers(name: str) -> list[tuple[str, str]]:
