@@ -70,7 +70,7 @@ _MATCHING = 0.2  # share of the probes
 class Feature:
     """What a layer gives: its name, channels, sizes for all probes, and how its axes are ordered.
 
-    Parameters
+    Attributes
     ----------
     node : str
         The layer, or ``image``.
@@ -394,7 +394,7 @@ class GraphBuilder:
         x = self._plain(x)
         inputs: tuple[str, ...] = (x.node,)
         if sizes is not None:
-            scale = self._constant_scale(x, sizes)
+            scale = self.constant_scale(x, sizes)
             if scale is None:
                 inputs = (x.node, self._feature_of_size(sizes, "resizes to a size").node)
         elif scale is not None:
@@ -836,7 +836,7 @@ class GraphBuilder:
                 "axes were expected. The network is not for this kind of image."
             )
 
-    def _constant_scale(self, x: Feature, sizes: Ints) -> tuple[float, ...] | None:
+    def constant_scale(self, x: Feature, sizes: Ints) -> tuple[float, ...] | None:
         """Find the factors by which all probes grow, if they are the same for all."""
         here, there = x.sizes[self.alive], sizes[self.alive]
         if not (there > 0).all():

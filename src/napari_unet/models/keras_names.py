@@ -46,7 +46,14 @@ _BY_NAME = (
 _ACTIVATIONS = {"Activation", "LeakyReLU", "PReLU", "ReLU", "ELU"}
 _CONVOLUTIONS = {"Conv2D", "Conv3D", "SeparableConv2D"}
 _WRITTEN = {"relu": "ReLU", "elu": "ELU"}
-_MERGES = re.compile(r"merge|concat", re.I)
+_BY_PART_OF_NAME = (
+    ("merge|concat|cat", "Concatenate"),
+    ("av.*pool", "AveragePooling{}D"),
+    ("pool", "MaxPooling{}D"),
+    ("drop", "Dropout"),
+    ("up", "UpSampling{}D"),
+    ("act|relu", "Activation"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +103,7 @@ def readings_of_names(held: Hdf5) -> list[Reading]:
     ModelError
         If a layer is of a kind that its name and weights do not tell.
     """
-    parts = [_part(held, name) for name in _layer_names(held)]
+    parts = _parts(held)
     if not any(part.kind in _CONVOLUTIONS for part in parts):
         raise ModelError(
             "The file holds weights without the network they belong to, and no list of its "
@@ -129,7 +136,14 @@ def _layer_names(held: Hdf5) -> list[str]:
     return [str(name) for name in names]
 
 
-def _part(held: Hdf5, name: str) -> _Part:
+def _parts(held: Hdf5) -> list[_Part]:
+    """Tell the kinds of all layers."""
+    shapes = [array.ndim - 2 for array in held.arrays.values() if array.ndim in {4, 5}]
+    dims = shapes[0] if shapes else 2
+    return [_part(held, name, dims, at == 0) for at, name in enumerate(_layer_names(held))]
+
+
+def _part(held: Hdf5, name: str, dims: int, is_first: bool) -> _Part:
     """Tell the kind of a layer by its name, or by its weights."""
     names = held.attributes.get(name, {}).get("weight_names") or []
     weights = [held.arrays[f"{name}/{key}"] for key in names]
@@ -137,8 +151,12 @@ def _part(held: Hdf5, name: str) -> _Part:
     for start, kind in _BY_NAME:
         if re.fullmatch(start + r"(\d?d)?(_\d+)?", bare):
             return _Part(name, kind, weights)
-    if not weights and _MERGES.search(name):
-        return _Part(name, "Concatenate", weights)
+    if not weights and is_first:
+        return _Part(name, "InputLayer", weights)
+    if not weights:
+        for pattern, kind in _BY_PART_OF_NAME:
+            if re.search(pattern, name, re.I):
+                return _Part(name, kind.format(dims), weights)
     if len(weights) == 4 and all(w.ndim == 1 for w in weights):
         return _Part(name, "BatchNormalization", weights)
     if weights and weights[0].ndim in {4, 5}:
