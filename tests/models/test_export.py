@@ -105,7 +105,7 @@ def make_model(shape, **card) -> Model:
             for key, tensor in net.state_dict().items():
                 if tensor.is_floating_point():
                     positive = "var" in key or tensor.ndim == 1
-                    tensor.uniform_(0.1, 0.4) if positive else tensor.normal_(0, 0.3)
+                    tensor.uniform_(0.1, 0.4) if positive else tensor.normal_(0, 0.2)
     outputs = ("foreground", "boundary", "distance")[: shape.classes]
     values = {
         "name": "round things",

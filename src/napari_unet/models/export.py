@@ -58,7 +58,7 @@ _LEAST_PX = 32
 def export_model(
     model: Model,
     path: str | Path,
-    format: ModelFormat | None = None,
+    format: str | None = None,
     *,
     authors: Sequence[str] = (),
     licence: str | None = None,
@@ -76,11 +76,13 @@ def export_model(
     format : {"safetensors", "state-dict", "torchscript", "onnx", "bioimageio"}, optional
         If not given, what the name ends in says it: ``.safetensors``, ``.pth``, ``.pt``,
         ``.onnx``, ``.zip``.
-    authors, cite : sequence of str
-        For a bioimage.io package: who made the model; what to cite, each a text with a DOI or an
-        address in it. The card's, if not given.
+    authors : sequence of str
+        For a bioimage.io package: who made the model. The card's, if not given.
     licence : str, optional
         For a bioimage.io package: the SPDX name, e.g. ``CC-BY-4.0``. The card's, if not given.
+    cite : sequence of str
+        For a bioimage.io package: what to cite, each a text with a DOI or an address in it. The
+        card's, if not given.
     description : str, optional
         For a bioimage.io package: what the model does, in a sentence. The card's, if not given.
 

@@ -64,9 +64,13 @@ def write_package(
     ----------
     model : Model
         Network and card.
-    authors, cite : sequence of str
+    authors : sequence of str
         Instead of the card's.
-    licence, description : str, optional
+    licence : str, optional
+        Instead of the card's.
+    cite : sequence of str
+        Instead of the card's.
+    description : str, optional
         Instead of the card's.
 
     Returns

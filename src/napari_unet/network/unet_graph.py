@@ -61,6 +61,7 @@ class _Drawing:
     def __init__(self, net: UNet) -> None:
         self._dims = net.architecture.spatial_dims
         self._nodes: list[g.AnyNode] = []
+        self._padding: g.Sides | None = None
         self.tensors: dict[str, torch.Tensor] = {}
         name, skips = g.IMAGE, []
         for level, block in enumerate(net.blocks):
@@ -125,7 +126,8 @@ class _Drawing:
             mode = "nearest" if layer.mode == "nearest" else "linear"
             return self._add(g.Resize, name, mode=mode, scale=(2.0,) * self._dims)
         if isinstance(layer, nn.ZeroPad2d | nn.ZeroPad3d):
-            return self._add(g.Pad, name, sides=self._pairs(layer.padding))
+            self._padding = self._pairs(layer.padding)  # of the convolution that follows
+            return name
         node, options = self._weighted(layer)
         name = self._add(node, name, **options)
         for key, tensor in layer.state_dict().items():
@@ -153,7 +155,7 @@ class _Drawing:
             if not isinstance(layer, CONVOLUTION[self._dims]):
                 raise TypeError(f"No node stands for a layer of type {type(layer).__name__}.")
             sides = tuple((side, side) for side in layer.padding)
-            padding = sides if any(layer.padding) else None
+            padding, self._padding = self._padding or sides, None
             return g.Convolution, {**options, "padding": padding}
         return g.Norm, {**kind, "channels": channels, "eps": layer.eps}
 
