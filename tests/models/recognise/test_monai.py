@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from napari_unet.errors import ModelError
 from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.monai_attention_unet import recognise_attention_unet
 from napari_unet.models.recognise.monai_basic_unet import recognise_basic_unet
@@ -180,6 +181,14 @@ def test_a_dynunet_is_recognised_from_either_name_of_its_layers(nets: Any) -> No
         found = recognise_dynunet(Layers(kept))
         assert found is not None
         assert is_same(found[0], net, noise(1, 1, 32, 32))
+
+
+def test_a_dynunet_whose_two_names_of_a_layer_differ_is_refused(nets: Any) -> None:
+    steps = {"kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2] * 3}
+    state = nets.DynUNet(spatial_dims=2, **DYNUNET, **steps).state_dict()
+    key = "bottleneck.conv1.conv.weight"
+    with pytest.raises(ModelError, match="one and the same"):
+        recognise_dynunet(Layers({**state, key: 1 + state[key]}))
 
 
 @pytest.mark.parametrize("size", [(16, 32), (16, 16, 16)])

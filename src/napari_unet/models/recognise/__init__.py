@@ -10,6 +10,7 @@ from napari_unet.models.recognise.libraries import LIBRARIES
 from napari_unet.models.recognise.names import cleaned, versions
 from napari_unet.models.recognise.plain import recognise_plain
 from napari_unet.models.recognise.refusing import why_not
+from napari_unet.models.recognise.wiring import MisfitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,6 +55,10 @@ def recognise(tensors: Mapping[str, torch.Tensor]) -> list[Found]:
                 continue
             if found:
                 return found
+    for difference in differences:
+        # Such a file is incomplete or damaged; another reading of it would be wrong.
+        if isinstance(difference, MisfitError):
+            raise difference
     found = recognise_plain(candidates[-1])
     if found:
         return found

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from napari_unet.models.found import Found
 from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.monai_layers import (
@@ -20,7 +22,7 @@ from napari_unet.models.recognise.monai_layers import (
     normalise,
     readings,
 )
-from napari_unet.models.recognise.wiring import Wiring
+from napari_unet.models.recognise.wiring import MisfitError, Wiring
 from napari_unet.network.graph import IMAGE
 
 if TYPE_CHECKING:
@@ -84,8 +86,12 @@ def _named_once(layers: Layers) -> Layers:
     tensors = {key: tensor for key, tensor in layers.tensors.items() if key not in set(nested)}
     for key in nested:
         name = _outer_name(key.removeprefix(_NESTED), depth)
-        if name:
-            tensors.setdefault(name, layers.tensors[key])
+        tensor = layers.tensors[key]
+        if name and not torch.equal(tensors.setdefault(name, tensor), tensor):
+            raise MisfitError(
+                f"The tensors have the names of {FAMILY}, but {name} and {key}, which are one and "
+                "the same, differ. The file is damaged: get it once more."
+            )
     return Layers(tensors)
 
 

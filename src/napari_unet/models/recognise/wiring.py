@@ -44,6 +44,10 @@ _CHANNEL_AXES = 2  # of the weight of a convolution
 Weighted = Convolution | TransposedConvolution | Norm | Activation
 
 
+class MisfitError(ModelError):
+    """The names are those of a library's network, but tensors are missing, left over or differ."""
+
+
 class Wiring:
     """Collects the nodes of a graph and the tensors that belong to them.
 
@@ -94,9 +98,9 @@ class Wiring:
         self._used.add(name)
         return layer
 
-    def misfit(self, difference: str) -> ModelError:
+    def misfit(self, difference: str) -> MisfitError:
         """Return the sentence that ends the recognition."""
-        return ModelError(
+        return MisfitError(
             f"The tensors have the names of {self.family}, but {difference}. The file is "
             "incomplete or of a changed network: get the complete state dict, or an ONNX or "
             "TorchScript file, which tells its layers."
