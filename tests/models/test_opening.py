@@ -225,6 +225,8 @@ REFERENCE = "bioimageio_nuclei_broad"
     [
         "weights_torchscript.pt",
         "weights.onnx",
+        "derived_state_dict.pth",
+        "derived_checkpoint_dataparallel.pth",
         "unet2d_nuclei_broad.no_source.zip",
         "bioimageio.yaml",
         ".",

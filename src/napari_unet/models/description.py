@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari_unet.settings import Normalization
 
 UNKNOWN = "unknown"
+_NAMED = 3
 _NAMES = {
     "input_channels": "the channels",
     "normalization": "the scaling of grey values",
@@ -169,7 +170,9 @@ def introduce(card: Card, facts: Mapping[str, Any]) -> str:
     if not card.assumed:
         return text
     doubtful = [_NAMES.get(field, field) for field in card.assumed]
-    return f"{text} Assumed: {', '.join(doubtful)}. Look at Card… to see why and to change it."
+    named, more = doubtful[:_NAMED], len(doubtful) - _NAMED
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{text} Assumed: {', '.join(named)}{rest}. See Card… for the reasons, and to change it."
 
 
 def _preset(shape: Any) -> str:

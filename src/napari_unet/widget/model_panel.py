@@ -173,11 +173,13 @@ class ModelPanel:
             for number in range(len(titles))
             for changes in ways.values()
         ]
-
-        def pick(number: int) -> None:
-            self._take_trial(model, trials[number])
-
-        self._try(model, groups, trials, model.reading * len(ways), pick)
+        self._try(
+            model,
+            groups,
+            trials,
+            model.reading * len(ways),
+            lambda number: self._take_trial(model, trials[number]),
+        )
 
     # -- private ------------------------------------------------------------------------------
 
