@@ -51,7 +51,7 @@ def test_a_new_file_is_introduced_with_what_was_assumed() -> None:
     shape = Architecture(widths=(3, 4))
     own = Card(name="mine", architecture=shape)
     assert introduce(own, {}) == "mine is ready."
-    card = own.replace(source="a.pth, PyTorch weights", assumed={c: "why" for c in "abcde"})
+    card = own.replace(source="a.pth, PyTorch weights", assumed=dict.fromkeys("abcde", "why"))
     told = introduce(card, {})
     assert "a.pth, PyTorch weights: recognised as U-Net 2D" in told
     assert "Assumed: a, b, c and 2 more." in told
