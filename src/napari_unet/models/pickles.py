@@ -10,6 +10,7 @@ them can still be read.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,7 +39,13 @@ _DATA_ROOTS = frozenset(
     "functools ml_collections numpy omegaconf pandas pathlib random re sklearn torch uuid yacs "
     "addict builtins _codecs pytorch_lightning lightning monai".split()
 )
-"""Packages whose functions make plain values when they are pickled."""
+"""Packages whose objects are plain values."""
+_MAKERS = frozenset(
+    "attrgetter bool bytearray bytes complex date datetime defaultdict deque device dict dtype "
+    "encode float frozenset getattr int itemgetter list memory_format ndarray object partial range "
+    "scalar set slice str time timedelta timezone tuple".split()
+)
+"""What such objects are made by, beside classes and functions whose names start with _."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +126,14 @@ class _Machine:
 
     def run(self, file: IO[bytes]) -> Any:
         """Follow the instructions up to the end; return what they leave."""
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count > _MOST_STEPS:
-                raise ValueError("it is too long")
-            if opcode.name == "STOP":
-                return self._stack.pop()
-            self._step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in texts
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+                if count > _MOST_STEPS:
+                    raise ValueError("it is too long")
+                if opcode.name == "STOP":
+                    return self._stack.pop()
+                self._step(opcode.name, argument)
         raise ValueError("it has no end")
 
     def _step(self, name: str, argument: Any) -> None:
@@ -340,8 +349,8 @@ def _refuse_code(path: str, *, is_class: bool) -> None:
     known = any(".".join(parts[: count + 1]) in _RUNS_CODE for count in range(len(parts)))
     known = known and not path.startswith(_LISTS_OF_TORCHSCRIPT)
     # Classes of strangers hold settings; their functions could do anything.
-    looks_like_class = is_class or parts[-1].lstrip("_")[:1].isupper()
-    if known or not (looks_like_class or parts[0] in _DATA_ROOTS):
+    is_plain = parts[0] in _DATA_ROOTS and (parts[-1] in _MAKERS or parts[-1].startswith("_"))
+    if known or not (is_class or is_plain or parts[-1].lstrip("_")[:1].isupper()):
         raise ModelError(
             f"The file is a program rather than weights: it calls {path} when it is opened the "
             "usual way. It was not run. Do not open it elsewhere; ask the sender for the weights "

@@ -12,6 +12,7 @@ import io
 import math
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
     from napari_unet.models.found import Found
 
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, MemoryError, OverflowError, RecursionError),
+    *(TypeError, LookupError, AttributeError),  # values that are not what they should be
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, struct.error, SafetensorError),
+)
+"""What reading a damaged file ends in."""
 HOW_TO_SAVE = 'torch.save(model.state_dict(), "weights.pth")'
 _ZIP = b"PK\x03\x04"
 _TAR_AT = 257
@@ -126,10 +133,7 @@ def read_tensors(path: Path) -> list[tuple[str, dict[str, torch.Tensor]]]:
             content = _read_saved(file, path.stat().st_size)
     except ModelError as error:
         raise ModelError(f"{path.name} cannot be used. {error}") from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, MemoryError) as error:
-        raise ModelError(_damaged(path, error)) from error
-    except (RuntimeError, NotImplementedError, struct.error, SafetensorError) as error:
-        # zipfile refuses encrypted entries and odd compressions with these.
+    except _DAMAGE as error:
         raise ModelError(_damaged(path, error)) from error
     return _state_dicts(path, content)
 
@@ -319,6 +323,8 @@ def _make(path: str, arguments: tuple[Any, ...]) -> Any:
         return _make(arguments[0].path, arguments[2])
     if path == "torch.storage._load_from_bytes":
         return _read_nested(arguments[0])
+    if path == "_codecs.encode" and arguments and isinstance(arguments[0], str):
+        return arguments[0].encode("latin-1")  # an old pickle's way to hold bytes
     if path == "torch.Size":
         return tuple(arguments[0]) if arguments else ()
     if name in ("_reconstruct", "scalar", "_frombuffer") and module.startswith("numpy"):
@@ -391,9 +397,7 @@ class _Array:
         """Make the tensor if the kind is one of numbers."""
         kinds = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i8": torch.int64}
         code = dtype.arguments[0] if isinstance(dtype, Made) and dtype.arguments else None
-        if isinstance(raw, Made) and raw.by == "_codecs.encode":  # protocol 2 has no bytes
-            raw = str(raw.arguments[0]).encode("latin-1")
-        if code not in kinds or not isinstance(raw, bytes) or not isinstance(shape, tuple):
+        if code not in kinds or not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple):
             return
         if not raw or len(raw) != math.prod(shape) * kinds[code].itemsize:
             return
