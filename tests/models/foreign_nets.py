@@ -143,8 +143,7 @@ class Foreign(nn.Module):
         self.down, self.pools, self.up = nn.ModuleList(down), nn.ModuleList(pools[:-1]), None
         self.up = nn.ModuleList(up)
         self.last = CONVOLUTION[dims](channels, self.classes, 1)
-        sizes = (27, 37, 16) if fit != "none" else (16, 24, 8)
-        sizes = (16, 24, 8) if dims == 3 and fit == "none" else sizes
+        sizes = (27, 37, 16) if fit != "none" else (16, 24, 16)
         self.shape = (1, self.in_channels, *sizes[:dims])
         self.free = fit != "none"
         shaken(self, seed)

@@ -316,7 +316,9 @@ def _resize(reader: Reader, step: Step) -> Value:
         living = reader.fold(lambda _, a: np.asarray(a, float), [scales], {})[0]
         numbers = _floats_per_probe(reader, living)
         for place, axis in enumerate(axes):
-            wanted[:, axis] = np.floor(wanted[:, axis] * numbers[:, place] + 1e-6)
+            # In float32, as it is rounded where the file is run.
+            exact = wanted[:, axis].astype(np.float32) * numbers[:, place].astype(np.float32)
+            wanted[:, axis] = np.floor(exact)
         if (numbers[builder.alive] == numbers[builder.alive][:1]).all():
             factors = np.ones(len(order))
             factors[axes] = numbers[builder.alive][0]
@@ -331,10 +333,13 @@ def _resize(reader: Reader, step: Step) -> Value:
         raise unsupported("resizing of channels")
     mode = options.get("mode", "nearest")
     how = options.get("coordinate_transformation_mode", "asymmetric" if legacy else "half_pixel")
+    options = {"nearest_mode": "floor", **options} if legacy else options
     target = wanted[:, spatial]
-    exact = None if factors is None else [float(factors[place]) for place in spatial]
+    given = None if factors is None else [float(factors[place]) for place in spatial]
+    if given is not None and len(builder.alive) == 1 and any(16 * f % 1 for f in given):
+        given = None  # of the one size that was exported: it was made as large as another layer
     plain = x.reordered(x.plain)
-    result = _resized(builder, plain, mode, how, options, exact, target)
+    result = _resized(builder, plain, mode, how, options, given, target)
     return result.reordered(order)
 
 
