@@ -108,7 +108,8 @@ def find_doubtful_places(
             return places + draw_places(pool, count - len(places), random)
         _, place, middle = max(found, key=lambda each: each[0])
         seen = known[place.picture]
-        if objects_at(pool, place) >= LEAST_OBJECTS:
+        apart = not any(_overlaps(place, other) for other in places)
+        if apart and objects_at(pool, place) >= LEAST_OBJECTS:
             places.append(place)
             seen[place.box] = True
         seen |= around([middle], seen.shape)
@@ -194,11 +195,14 @@ def correct(
     for number in sorted({place.picture for place in places}):
         picture = pool[number]
         base = segment(model, picture.image, "CYX", settings).astype(np.int64)
+        truth_max = picture.labels.max()
         now, labelled = base.copy(), np.zeros(base.shape, bool)
         for place, kind in zip(places, kinds, strict=True):
             if place.picture == number:
                 inside = np.asarray(CARELESS[kind](pool, place, random), np.int64)
-                now[place.box] = np.where(inside > 0, inside + now.max(), 0)
+                # An object that reaches from one region into the next is one object.
+                used = base.max() if kind == GOOD else max(now.max(), base.max() + truth_max)
+                now[place.box] = np.where(inside > 0, inside + used, 0)
                 labelled[place.box] = True
         samples.append(Sample(picture.image, now, labelled, changed(base, now) & labelled))
     return samples
