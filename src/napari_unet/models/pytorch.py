@@ -397,7 +397,11 @@ class _Array:
         """Make the tensor if the kind is one of numbers."""
         kinds = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i8": torch.int64}
         code = dtype.arguments[0] if isinstance(dtype, Made) and dtype.arguments else None
-        if code not in kinds or not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple):
+        if (
+            code not in kinds
+            or not isinstance(raw, bytes | bytearray)
+            or not isinstance(shape, tuple)
+        ):
             return
         if not raw or len(raw) != math.prod(shape) * kinds[code].itemsize:
             return

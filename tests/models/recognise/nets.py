@@ -141,9 +141,7 @@ class Brain(nn.Module):
     def _block(wide: int, narrow: int, name: str) -> nn.Sequential:
         block = nn.Sequential()
         for i, before in ((1, wide), (2, narrow)):
-            block.add_module(
-                f"{name}conv{i}", nn.Conv2d(before, narrow, 3, padding=1, bias=False)
-            )
+            block.add_module(f"{name}conv{i}", nn.Conv2d(before, narrow, 3, padding=1, bias=False))
             block.add_module(f"{name}norm{i}", nn.BatchNorm2d(narrow))
             block.add_module(f"{name}relu{i}", nn.ReLU())
         return block
@@ -550,3 +548,62 @@ class Any_(nn.Module):
                 skip = skip.narrow(axis, more // 2, x.shape[axis])
             x = self._run("merge", level, _cat(o["skip_first"], skip, x))
         return self._get("head", 0)(x)
+
+
+# ------------------------------------------------------------- three-level, as its sketch goes
+
+
+class ThreeLevel(nn.Module):
+    def __init__(self, channels: int = 1, classes: int = 1, base: int = 32) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, base, 3, padding=1)
+        self.conv2 = nn.Conv2d(base, 2 * base, 3, padding=1)
+        self.conv3 = nn.Conv2d(2 * base, 4 * base, 3, padding=1)
+        self.up1 = nn.ConvTranspose2d(4 * base, 2 * base, 2, stride=2)
+        self.conv4 = nn.Conv2d(4 * base, base, 3, padding=1)
+        self.up2 = nn.ConvTranspose2d(base, base // 2, 2, stride=2)
+        self.conv5 = nn.Conv2d(base + base // 2, base // 4, 3, padding=1)
+        self.out = nn.Conv2d(base // 4, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one = functional.relu(self.conv1(x))
+        two = functional.relu(self.conv2(functional.max_pool2d(one, 2)))
+        x = functional.relu(self.conv3(functional.max_pool2d(two, 2)))
+        x = functional.relu(self.conv4(torch.cat([self.up1(x), two], 1)))
+        x = functional.relu(self.conv5(torch.cat([self.up2(x), one], 1)))
+        return self.out(x)
+
+
+# ----------------------------------------------------------- flat names of two digits, unbroken
+
+
+class Scratch(nn.Module):
+    def __init__(self, channels: int, classes: int, base: int, depth: int = 4) -> None:
+        super().__init__()
+        self.depth, wide = depth, channels
+        for level in range(1, depth + 2):
+            width = base * 2 ** (level - 1)
+            setattr(self, f"e{level}1", nn.Conv2d(wide, width, 3, padding=1))
+            setattr(self, f"e{level}2", nn.Conv2d(width, width, 3, padding=1))
+            wide = width
+        for level in range(1, depth + 1):
+            width = wide // 2
+            setattr(self, f"upconv{level}", nn.ConvTranspose2d(wide, width, 2, stride=2))
+            setattr(self, f"d{level}1", nn.Conv2d(wide, width, 3, padding=1))
+            setattr(self, f"d{level}2", nn.Conv2d(width, width, 3, padding=1))
+            wide = width
+        self.outconv = nn.Conv2d(wide, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = []
+        for level in range(1, self.depth + 2):
+            x = functional.relu(getattr(self, f"e{level}1")(x))
+            x = functional.relu(getattr(self, f"e{level}2")(x))
+            skips.append(x)
+            x = functional.max_pool2d(x, 2) if level <= self.depth else x
+        skips.pop()
+        for level in range(1, self.depth + 1):
+            x = torch.cat([getattr(self, f"upconv{level}")(x), skips.pop()], dim=1)
+            x = functional.relu(getattr(self, f"d{level}1")(x))
+            x = functional.relu(getattr(self, f"d{level}2")(x))
+        return self.outconv(x)

@@ -65,12 +65,12 @@ class Layer:
         role = "weight" if self.is_affine else "running_mean"
         return self.tensors[role].numel()
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, int]:
         """First two sizes of the weight: (out, in) of a convolution, (in, out) of a transposed."""
         return int(self.weight.shape[0]), int(self.weight.shape[1])
 
-    @property
+    @cached_property
     def kernel(self) -> tuple[int, ...]:
         """Size of the kernel along each spatial axis."""
         return tuple(int(size) for size in self.weight.shape[2:])

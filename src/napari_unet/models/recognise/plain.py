@@ -477,7 +477,7 @@ def _choices(network: Network, first: Reading, facts: Sequence[str]) -> list[Cho
         choices.append([(1.1, title, {"active_up": not is_active})])
     if "padded" in unknown and _may_be_unpadded(network):
         title = "unpadded convolutions" if first.padded else "padded convolutions"
-        cost = 0.9 if first.known else 1.6
+        cost = 0.9 if first.known else 1.75
         choices.append([(cost, title, {"padded": not first.padded})])
     if "order" in unknown:
         flipped = "norm-activation" if first.order == "activation-norm" else "activation-norm"

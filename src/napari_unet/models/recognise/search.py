@@ -14,21 +14,21 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import count, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from napari_unet.models.recognise.units import Unit, common_starts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_MOST_STATES = 60_000
-_MORE_STATES = 6_000  # looked at after a way was found, for a better one
+_MOST_STATES = 40_000
+_MORE_STATES = 3_000  # looked at after a way was found, for a better one
 _HOPE = 0.3  # what each unit that is still to be used is thought to cost
 _MOST_LEVELS = 8
 _LARGEST_UP_KERNEL = 6
-_JUMP = 1.0
-_JUMP_ON = 0.3  # to what follows units that are used already
-_JUMP_INTO_GROUP = 3.0
+_LARGEST_DOWN_KERNEL = 4
+_JUMP = (0.6, 1.3, 3.0)  # by how well names divide there
+_JUMP_ON = 0.4  # to what follows units that are used already
 _ODD_NAME = 0.8  # for up1 that is part of a level when up2 was an upsampling
 _MIXED = 1.0  # for another way to double the size than on the level below
 _OTHER_NAME = 0.4  # for convolutions of one level that are not called alike
@@ -64,8 +64,7 @@ class _Block:
     cost: float = 0.0
 
 
-@dataclass(frozen=True)
-class _State:
+class _State(NamedTuple):
     """How far the way through the network is known."""
 
     used: int
@@ -110,6 +109,16 @@ class Search:
         self._kinds = [patterns.index(pattern) for pattern in patterns]
         self._gates = list(self._find_gates())
         self._strengths = [self._measure(place) for place in range(len(self._units) + 1)]
+        self._halving = [
+            unit
+            for unit in self._units
+            if not unit.keeps_size
+            and unit.may_be_plain
+            and max(unit.kernel) <= _LARGEST_DOWN_KERNEL
+        ]
+        self._growing: dict[int, list[tuple[int, int, float, Step]]] = {}
+        for channels, *growing in self._find_upsamplings():
+            self._growing.setdefault(channels, []).append(tuple(growing))
         self._reading: dict[int, list[_Block]] = {}
         for block in self._find_blocks():
             self._reading.setdefault(block.wide, []).append(block)
@@ -161,7 +170,7 @@ class Search:
     def _starts(self) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give each block that may be the first one."""
         for block in (block for blocks in self._reading.values() for block in blocks):
-            extra = 0.0 if block.first == 0 else _JUMP + 0.1 * math.log2(block.wide)
+            extra = 0.0 if block.first == 0 else _JUMP[0] + 0.1 * math.log2(block.wide)
             kinds, _ = self._called((0, 0), block.first, upsampling=False)
             state = _State(block.mask, block.narrow, (), False, 1, block.final, 0, kinds)
             yield block.cost + extra, state, (block.step,)
@@ -212,10 +221,8 @@ class Search:
 
     def _strided(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give the convolutions of even kernel that may halve the size."""
-        for unit in self._free(state.used):
-            if unit.keeps_size or not unit.may_be_plain or max(unit.kernel) > 4:
-                continue
-            if unit.wide != state.channels:
+        for unit in self._halving:
+            if state.used >> unit.place & 1 or unit.wide != state.channels:
                 continue
             cost = 1.0 + self._jump(state.last, unit.place, state.used) + self._uneven(state)
             cost += 2.0 if "up" in unit.name.lower() else 0.0
@@ -248,7 +255,7 @@ class Search:
                 mask = state.used | used | gate_used
                 for how, channels, join_cost in (
                     ("concatenate", narrow + skip, 0.0),
-                    ("add", skip if skip == narrow else 0, 2.0),
+                    ("add", skip if skip == narrow and step.transposed else 0, 2.0),
                 ):
                     if next(self._blocks(channels, mask), None) is None:
                         continue  # nothing could read it
@@ -273,22 +280,27 @@ class Search:
         """Give the ways to double the size: (cost, channels, used, last, step)."""
         uneven = self._uneven(state)
         yield uneven, state.channels, 0, state.last, Step("up")
-        for unit in self._free(state.used):
+        for narrow, used, extra, step in self._growing.get(state.channels, ()):
+            if not state.used & used:
+                place = step.units[0].place
+                cost = extra + uneven + self._jump(state.last, place, state.used)
+                yield cost, narrow, used, place, step
+
+    def _find_upsamplings(self) -> Iterator[tuple[int, int, int, float, Step]]:
+        """Find what may double the size: (channels in, out, used, cost, step)."""
+        for unit in self._units:
             if max(unit.kernel) > _LARGEST_UP_KERNEL:
                 continue
-            cost = self._jump(state.last, unit.place, state.used) + uneven
             first, second = unit.conv.sizes
-            used = 1 << unit.place
-            even = not unit.keeps_size
-            if first == state.channels and unit.may_be_transposed:
-                extra = 0.0 if even or first != second else 0.5
-                step = Step("up", (unit,), transposed=True)
-                yield cost + extra, second, used, unit.place, step
-            if second == state.channels and unit.may_be_plain:
-                extra = 0.5 if even and first == second else 0.0
+            used, even = 1 << unit.place, not unit.keeps_size
+            if unit.may_be_transposed:
+                cost = 0.0 if even or first != second else 0.5
+                yield first, second, used, cost, Step("up", (unit,), transposed=True)
+            if unit.may_be_plain:
+                cost = 0.5 if even and first == second else 0.0
                 if max(unit.kernel) > 2:
-                    extra += (0.0, 0.3, 2.0)[self._strength(unit.place)]
-                yield cost + extra, first, used, unit.place, Step("up", (unit,))
+                    cost += (0.0, 0.3, 2.0)[self._strength(unit.place)]
+                yield second, first, used, cost, Step("up", (unit,))
 
     def _gated(
         self, used: int, last: int, below: int, skip: int
@@ -324,9 +336,6 @@ class Search:
         """Give the blocks that read features of a width and are not used yet."""
         return (block for block in self._reading.get(channels, ()) if not used & block.mask)
 
-    def _free(self, used: int) -> Iterator[Unit]:
-        return (unit for unit in self._units if not used >> unit.place & 1)
-
     def _called(
         self, kinds: tuple[int, int], place: int, *, upsampling: bool
     ) -> tuple[tuple[int, int], float]:
@@ -349,9 +358,7 @@ class Search:
             return 0.0
         if place and used >> (place - 1) & 1:
             return _JUMP_ON
-        if place == 0 or self._strength(place) == 0:
-            return _JUMP
-        return _JUMP_INTO_GROUP
+        return _JUMP[self._strength(place)]
 
     def _strength(self, place: int) -> int:
         """Say how well names divide before a unit, as measured once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
@@ -47,12 +48,12 @@ class Unit:
         """Channels out, if it is no transposed convolution."""
         return self.conv.sizes[0]
 
-    @property
+    @cached_property
     def may_be_plain(self) -> bool:
         """Whether bias and norm have as many channels as a convolution gives."""
         return self._fits(self.conv.sizes[0], self.conv.sizes[1])
 
-    @property
+    @cached_property
     def may_be_transposed(self) -> bool:
         """Whether bias and norm have as many channels as a transposed convolution gives."""
         return self._fits(self.conv.sizes[1], self.conv.sizes[0]) and max(self.kernel) > 1
@@ -68,7 +69,7 @@ class Unit:
         """Whether the kernel is of one pixel."""
         return max(self.kernel) == 1
 
-    @property
+    @cached_property
     def keeps_size(self) -> bool:
         """Whether padding can keep the size: the kernel is odd along each axis."""
         return all(size % 2 for size in self.kernel)
