@@ -36,7 +36,6 @@ WRONG = [
     pytest.param([*FINETUNE, "c", "--seconds", "9", "--steps", "9"], "not allowed", id="both"),
     pytest.param([*FINETUNE, "c", "--seed", "9" * 30], "4294967295", id="too large a seed"),
     pytest.param([*FINETUNE, "c.pth"], ".safetensors", id="weights of another kind"),
-    pytest.param([*FINETUNE, "c", "--resume"], "not there yet", id="not there yet"),
     pytest.param([*EXPORT, "x.jpg"], "does not tell a format", id="a mask without a format"),
     pytest.param([*EXPORT, "x.tif", "--format", "png"], "End it in .png", id="another format"),
     pytest.param([*EXPORT, "x.tif", "--pixel-size-um", "0"], "positive", id="no pixel size"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_unet.models.library import read_card
-from napari_unet.runs import finetune
+from napari_unet.runs import finetune, learner
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ def judged(monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
     """Make every run end with this outcome, whatever it has learned."""
     real = finetune.finetune_steps
 
-    def steps(*arguments):
-        result = yield from real(*arguments)
+    def steps(*arguments, **options):
+        result = yield from real(*arguments, **options)
         return replace(result, outcome=outcome, verdict=f"The outcome is: {outcome}.")
 
     monkeypatch.setattr(finetune, "finetune_steps", steps)
@@ -106,10 +108,47 @@ def test_labels_of_another_size_are_told_and_left_out(run, command, folders) -> 
 
 
 def test_what_cannot_work_is_told_before_any_training(run, command, tmp_path) -> None:
-    assert "not there yet" in run(*command, "--resume").err
     assert "safetensors" in run(*command[:-1], tmp_path / "mine.pth").err
     done = run(*command, "--learning-rate", "7")
     assert (done.status, "--learning-rate" in done.err) == (2, True)
     (tmp_path / "file").touch()
     done = run(*command[:-1], tmp_path / "file" / "mine")
     assert (done.status, "cannot be written" in done.err) == (1, True)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
+    run, command, tmp_path, monkeypatch
+) -> None:
+    real = learner.Learner.step
+
+    def interrupted(self, *arguments) -> None:
+        real(self, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learner.Learner, "step", interrupted)
+        done = run(*command)
+    assert done.status == 1
+    assert "The same command with --resume goes on from there" in done.err
+    assert [path.name for path in tmp_path.glob("mine*")] == ["mine.checkpoint"]
+    refused = run(*command, "--resume", "--seed", "3")
+    assert "other settings of the training" in refused.err
+    resumed = run(*command, "--resume", "--keep-anyway", "--json")
+    assert resumed.json["report"]["training"]["steps"] == 2
+    assert "going on after step 1" in resumed.err
+    assert not (tmp_path / "mine.checkpoint").exists()
+
+
+def test_to_end_the_program_is_to_interrupt_it(run, command, tmp_path, monkeypatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    real = learner.Learner.step
+
+    def ended(self, *arguments) -> None:
+        real(self, *arguments)
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(learner.Learner, "step", ended)
+    assert "--resume goes on from there" in run(*command, "--steps", "50").err
+    assert (tmp_path / "mine.checkpoint").exists()
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -62,6 +62,10 @@ class Matches:
         Objects under several labels.
     pairs : tuple of (int, int)
         Label and true object of each one found.
+    spare : tuple of int
+        The labels that are no object's.
+    lost : tuple of int
+        The true objects not found.
     """
 
     tp: int
@@ -72,6 +76,8 @@ class Matches:
     merged: int
     split: int
     pairs: tuple[tuple[int, int], ...] = ()
+    spare: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,6 +300,8 @@ def _match(overlap: _Overlap, iou: float) -> Matches:
         merged=int(merging.sum()),
         split=int(splitting.sum()),
         pairs=pairs,
+        spare=tuple(overlap.label.ids[spare].tolist()),
+        lost=tuple(overlap.truth.ids[lost].tolist()),
     )
 
 

@@ -209,7 +209,11 @@ def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="save the new model even if it is not better on the held-out labels",
     )
-    parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)  # not there yet
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the same training where it was broken off",
+    )
     _add_budget(parser)
     group = parser.add_argument_group("how it learns")
     add_fields(group, FinetuneSettings, *TRAINING_FIELDS)

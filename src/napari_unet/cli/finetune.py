@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.cli.files import pair_files
 from napari_unet.cli.masks import read_labels
 from napari_unet.cli.options import finetune_settings, segment_settings
-from napari_unet.errors import LabelsError, ModelError, UnetError, UsageError
+from napari_unet.errors import Cancelled, LabelsError, ModelError, UnetError
 from napari_unet.files.atomic import check_writable
 from napari_unet.files.images import read_image
 
@@ -27,12 +30,11 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     """Fine-tune a model and save it, if it is better or nobody could tell, or if told to."""
     from napari_unet.models.model import Model, save_model
     from napari_unet.models.opening import load_model
+    from napari_unet.runs.checkpoint import checkpoint_path
     from napari_unet.runs.finetune import finetune_steps
     from napari_unet.runs.progress import drive
     from napari_unet.runs.report import write_report
 
-    if options.resume:
-        raise UsageError("Resuming a stopped run is not there yet. Start it without --resume.")
     out = options.out
     check_writable(out)
     check_writable(out.with_suffix(".json"))
@@ -41,7 +43,19 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     settings = finetune_settings(options)
     samples = _read_samples(options, model, console)
     console.say(f"{len(samples)} labelled planes; fine-tuning {model.card.name}.")
-    result = drive(finetune_steps(model, samples, settings, segment), progress=console.progress)
+    kept = checkpoint_path(out)
+    job = finetune_steps(model, samples, settings, segment, checkpoint=kept, resume=options.resume)
+    with _interrupted_when_ended():
+        try:
+            result = drive(job, progress=console.progress)
+        except KeyboardInterrupt:
+            job.close()
+            if not kept.exists():
+                raise
+            raise Cancelled(
+                f"Interrupted; what was learned so far is in {kept}. The same command with "
+                "--resume goes on from there."
+            ) from None
     _show(result.report, console)
     console.say(result.verdict)
     written: dict[str, Any] = {"outcome": result.outcome, "verdict": result.verdict}
@@ -60,6 +74,19 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
             "more labels, or keep it all the same with --keep-anyway."
         )
     return {**written, "report": result.report}
+
+
+@contextmanager
+def _interrupted_when_ended() -> Iterator[None]:
+    """Let the signal that asks a program to end (SIGTERM) do what Ctrl+C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _read_samples(options: argparse.Namespace, model: Model, console: Console) -> list[Sample]:

@@ -1,15 +1,16 @@
-"""How well a model does where the truth is known, and whether another one does better.
+"""How well a model does where the truth is known.
 
 A model is judged the way it is used: the whole plane's grey values, the same tiles, the same
 search for objects. Only the plane's other end is spared: the network looks at what was vouched
 for and at the halo around it, which gives the same values (for networks that measure all they
-see at once, instance norm for example, nearly the same).
+see at once, instance norm for example, nearly the same). Whether one model is better than another
+is told in :mod:`napari_unet.runs.verdict`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from napari_unet.arrays import metrics
 from napari_unet.errors import LabelsError
 from napari_unet.models.model import Model, check_model
 from napari_unet.runs.background import Background
+from napari_unet.runs.places import Tally, divide, place_of
 from napari_unet.runs.predict import find_labels, predict_steps
 from napari_unet.runs.progress import Job, drive
 from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
@@ -32,11 +34,8 @@ if TYPE_CHECKING:
     from napari_unet.runs.samples import Plane, Sample
 
     Mask = NDArray[np.bool_]
-
-Outcome = Literal["better", "not better", "cannot judge"]
-
-LEAST_IOU_GAIN = 0.01  # that makes a model better if it finds as many objects
-LARGEST_IOU_LOSS = 0.05  # that finding more objects may cost
+    Judged = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], Mask]
+    """Labels, truth and where it is known, of one plane."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,10 @@ class Scores:
     """Labels over several objects."""
     split: int | None = None
     """Objects under several labels."""
+    objects: Tally | None = field(default=None, compare=False, repr=False)
+    """AP at IoU 0.5 place by place, to compare with another model; None for classes."""
+    pixels: Tally | None = field(default=None, compare=False, repr=False)
+    """IoU likewise, of objects and background or of each class."""
 
     @property
     def main(self) -> float:
@@ -77,7 +80,11 @@ class Scores:
 
     def as_dict(self) -> dict[str, float]:
         """Return those scores that there are."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = {name: getattr(self, name) for name in SCORE_NAMES}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+SCORE_NAMES = tuple(each.name for each in fields(Scores) if each.name not in ("objects", "pixels"))
 
 
 def evaluate(
@@ -182,75 +189,69 @@ def judge_steps(
                 judged.append((labels, plane.truth[area], mask[area]))
         if not judged:
             raise LabelsError("Nothing is vouched for, so there is nothing to judge on.")
-        judge = _judge_classes if model.card.labels == "semantic" else _judge_objects
-        return (yield from background.run(judge, judged))
+        classes = max(2, len(model.card.outputs)) if model.card.labels == "semantic" else None
+        return (yield from background.run(_judge, judged, classes))
 
 
-def compare(before: Scores | None, after: Scores | None) -> tuple[Outcome, str]:
-    """Decide whether a new model is taken.
-
-    It is better if it finds objects better (AP at IoU 0.5) and loses next to nothing in pixels;
-    or if it finds them as well, with no more spurious ones, and is clearly better in pixels
-    (IoU). Classes are judged by IoU alone.
-
-    Parameters
-    ----------
-    before, after : Scores or None
-        Of the old and the new model on the same held-out labels; None if there were none.
-
-    Returns
-    -------
-    outcome : {"better", "not better", "cannot judge"}
-        Only a better model should take the place of the old one unasked.
-    verdict : str
-        The same in a sentence or two for the person, with what to do.
-    """
-    if before is None or after is None:
-        return (
-            "cannot judge",
-            "Too few labels to judge: mark one more region. The new model is there to be tried; "
-            "until then the old one stays in use.",
-        )
-    name = "IoU" if after.ap50 is None else "AP at IoU 0.5"
-    change = f"{name} went from {before.main:.2f} to {after.main:.2f}, pixel IoU from "
-    change += f"{before.iou:.2f} to {after.iou:.2f}"
-    if _is_better(before, after):
-        return "better", f"Better on held-out labels: {change}."
-    return (
-        "not better",
-        f"Not better on held-out labels: {change}. The old model stays in use. Check one more "
-        "region where it errs, then retrain.",
+def _judge(judged: Sequence[Judged], classes: int | None) -> Scores:
+    """Score some planes, and count in each place what is right; classes are None for objects."""
+    names = divide(
+        [truth for _, truth, _ in judged],
+        [mask for _, _, mask in judged],
+        semantic=classes is not None,
     )
-
-
-def _is_better(before: Scores, after: Scores) -> bool:
-    """Whether the new model is better by the rule of :func:`compare`."""
-    gain = after.iou - before.iou
-    if before.ap50 is None or after.ap50 is None:
-        return gain > LEAST_IOU_GAIN
-    if after.ap50 == before.ap50:
-        return gain > LEAST_IOU_GAIN and (after.spurious or 0) <= (before.spurious or 0)
-    return after.ap50 > before.ap50 and gain > -LARGEST_IOU_LOSS
-
-
-def _judge_objects(judged: Sequence[tuple[Any, Any, Mask]]) -> Scores:
-    """Score objects over all planes."""
+    count = 1 + max(int(name.max()) for name in names)
+    pixels = _tally_pixels(judged, names, count, classes)
+    if classes is not None:
+        return _score_classes(pixels)
     pooled = metrics.pooled(metrics.evaluate(*parts) for parts in judged)
-    known = {field.name for field in fields(Scores)} - {*metrics.COUNTS}
     counts = {name: int(pooled[name]) for name in metrics.COUNTS}
-    scores = {name: value for name, value in pooled.items() if name in known}
-    return Scores(**scores, **counts)  # type: ignore[arg-type]  # which names are counts
+    scores = {name: pooled[name] for name in SCORE_NAMES if name not in metrics.COUNTS}
+    objects = _tally_objects(judged, names, count)
+    return Scores(**scores, **counts, objects=objects, pixels=pixels)  # type: ignore[arg-type]
 
 
-def _judge_classes(judged: Sequence[tuple[Any, Any, Mask]]) -> Scores:
+def _tally_objects(
+    judged: Sequence[Judged], names: Sequence[NDArray[np.int64]], count: int
+) -> Tally:
+    """Count the objects found, lost and made up in each place."""
+    right, whole = np.zeros(count), np.zeros(count)
+    for (labels, truth, mask), places in zip(judged, names, strict=True):
+        matches = metrics.match_objects(labels, truth, labelled=mask)
+        of_truth = place_of(np.where(mask, truth, 0), places)
+        of_labels = place_of(np.where(mask, labels, 0), places)
+        found = of_truth[[true for _, true in matches.pairs]]
+        np.add.at(right, found, 1)
+        np.add.at(whole, found, 1)
+        np.add.at(whole, of_truth[list(matches.lost)], 1)
+        np.add.at(whole, of_labels[list(matches.spare)], 1)
+    return Tally(right[:, np.newaxis], whole[:, np.newaxis])
+
+
+def _tally_pixels(
+    judged: Sequence[Judged],
+    names: Sequence[NDArray[np.int64]],
+    count: int,
+    classes: int | None,
+) -> Tally:
+    """Count the pixels of each class, or of objects, that agree in each place."""
+    right, whole = np.zeros((2, count, (classes or 2) - 1))
+    for (labels, truth, mask), places in zip(judged, names, strict=True):
+        for kind in range(right.shape[1]):
+            ours, theirs = (
+                mask & (each > 0 if classes is None else each == kind + 1)
+                for each in (labels, truth)
+            )
+            right[:, kind] += np.bincount(places[ours & theirs], minlength=count)
+            whole[:, kind] += np.bincount(places[ours | theirs], minlength=count)
+    return Tally(right, whole)
+
+
+def _score_classes(pixels: Tally) -> Scores:
     """Score classes over all planes: the mean over those that occur, without the background."""
-    labels = np.concatenate([labels[mask] for labels, _, mask in judged])
-    truth = np.concatenate([truth[mask] for _, truth, mask in judged])
-    ious, dices = [1.0], [1.0]  # if there is nothing to find and nothing was found
-    classes = [c for c in np.union1d(labels, truth) if c > 0]
-    if classes:
-        both = [int(((labels == c) & (truth == c)).sum()) for c in classes]
-        sums = [int((labels == c).sum() + (truth == c).sum()) for c in classes]
-        ious = [b / (s - b) for b, s in zip(both, sums, strict=True)]
-        dices = [2 * b / s for b, s in zip(both, sums, strict=True)]
-    return Scores(iou=float(np.mean(ious)), dice=float(np.mean(dices)))
+    both, either = pixels.right.sum(axis=0), pixels.whole.sum(axis=0)
+    occurs = either > 0
+    if not occurs.any():  # there is nothing to find and nothing was found
+        return Scores(iou=1.0, dice=1.0, pixels=pixels)
+    dice = 2 * both[occurs] / (either + both)[occurs]
+    return Scores(iou=pixels.score, dice=float(dice.mean()), pixels=pixels)

@@ -13,7 +13,8 @@ The run reads from top to bottom in :func:`finetune_steps`:
 
 Stop ends step 3 early; what was learned so far is judged all the same. A loss that is no number
 ends it, too, with the weights from before. A job that is closed leaves nothing, and the model
-that was given is never changed.
+that was given is never changed. With a checkpoint, a run that was stopped, interrupted or killed
+goes on where it was (:mod:`napari_unet.runs.checkpoint`), to the same result.
 """
 
 from __future__ import annotations
@@ -27,25 +28,29 @@ from napari_unet.errors import LabelsError
 from napari_unet.models.model import Model, check_model
 from napari_unet.network.devices import describe_device
 from napari_unet.runs.background import Background
+from napari_unet.runs.checkpoint import Checkpoint, identify
 from napari_unet.runs.crops import Crops
-from napari_unet.runs.evaluate import compare, judge_steps
+from napari_unet.runs.evaluate import judge_steps
 from napari_unet.runs.held_out import hold_out, objects_in
 from napari_unet.runs.learner import Learner
 from napari_unet.runs.progress import Job, Note, StepDone, drive
 from napari_unet.runs.report import versions
 from napari_unet.runs.samples import check_samples, prepare_plane
 from napari_unet.runs.schedule import Budget
+from napari_unet.runs.verdict import compare
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from napari_unet.models.card import Card
     from napari_unet.network.build import Network
-    from napari_unet.runs.evaluate import Outcome, Scores
+    from napari_unet.runs.evaluate import Scores
     from napari_unet.runs.held_out import Split
     from napari_unet.runs.progress import Cancel, Progress
     from napari_unet.runs.samples import Plane, Sample
+    from napari_unet.runs.verdict import Outcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,8 @@ def finetune(
     progress: Callable[[Progress], None] | None = None,
     cancel: Cancel | None = None,
     stop: Callable[[], bool] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> FinetuneResult:
     """Let a model learn from labels somebody vouched for.
 
@@ -101,6 +108,11 @@ def finetune(
         Asked several times a second; ends the run with nothing.
     stop : callable returning bool, optional
         Asked several times a second; ends the training and judges what was learned so far.
+    checkpoint : str or path, optional
+        File in which the state of the training is kept every few seconds, and when it is stopped
+        or ended by an error; a training that comes to its end removes it.
+    resume : bool
+        Go on with the training whose state is in ``checkpoint``; if there is none, begin.
 
     Returns
     -------
@@ -119,10 +131,15 @@ def finetune(
         If more levels are to be frozen than the network has.
     DeviceError
         If memory ran out.
+    FileError
+        If the checkpoint belongs to another training, is damaged, or cannot be written.
     Cancelled
         If ``cancel`` became true.
     """
-    return drive(finetune_steps(model, samples, settings, segment, stop), progress, cancel)
+    job = finetune_steps(
+        model, samples, settings, segment, stop, checkpoint=checkpoint, resume=resume
+    )
+    return drive(job, progress, cancel)
 
 
 def finetune_steps(
@@ -131,6 +148,9 @@ def finetune_steps(
     settings: FinetuneSettings | None = None,
     segment: SegmentSettings | None = None,
     stop: Callable[[], bool] | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> Job[FinetuneResult]:
     """Let a model learn, as a job; see :func:`finetune`.
 
@@ -150,6 +170,14 @@ def finetune_steps(
     learner = Learner(model, settings)
 
     with Background() as background:
+        # 0. What an earlier run has left
+        kept = None
+        if checkpoint is not None:
+            run = yield from background.run(identify, model, samples, settings, segment)
+            kept = Checkpoint(checkpoint, run)
+            if resume and not (yield from background.run(kept.read)):
+                yield Note(f"There is no {kept.path} to go on with: the training begins.")
+
         # 1. From samples to crops
         planes = yield from _prepare_all(background, model, samples, settings, segment)
         split = yield from background.run(
@@ -181,38 +209,51 @@ def finetune_steps(
             budget.keep_for_judging(time.monotonic() - started)
 
         # 3. Learn
-        curve: list[StepDone] = []
-        while not budget.is_spent(learner.steps) and not (stop and stop()):
-            used = budget.used(learner.steps)
-            yield from background.run(learner.step, crops, used)
-            yield from learner.take_notes()
-            if not learner.is_healthy:
-                yield Note("The loss is no longer a number; the weights from before are kept.")
-                break
-            used = budget.used(learner.steps)
-            held_out = None
-            if split.is_judged and budget.is_point_due(used):
-                scores = yield from judge_steps(learner.model, planes, split.masks, segment)
-                held_out = scores.main
-                budget.point_made(used)
-            if held_out is not None or learner.is_report_due:
-                done = StepDone(
-                    learner.steps, used, budget.left(learner.steps), learner.mean_loss(), held_out
-                )
-                curve.append(done)
-                yield done
+        curve = [] if kept is None else kept.restore(learner, budget)
+        if learner.steps:
+            yield Note(f"An earlier run stopped here: going on after step {learner.steps}.")
+        try:
+            while not budget.is_spent(learner.steps) and not (stop and stop()):
+                if kept is not None and kept.is_due:
+                    yield from background.run(kept.save, learner, budget, curve)
+                used = budget.used(learner.steps)
+                yield from background.run(learner.step, crops, used)
+                yield from learner.take_notes()
+                if not learner.is_healthy:
+                    yield Note("The loss is no longer a number; the weights from before are kept.")
+                    break
+                used = budget.used(learner.steps)
+                held_out = None
+                if split.is_judged and budget.is_point_due(used):
+                    scores = yield from judge_steps(learner.model, planes, split.masks, segment)
+                    held_out = scores.main
+                    budget.point_made(used)
+                if held_out is not None or learner.is_report_due:
+                    left = budget.left(learner.steps)
+                    done = StepDone(learner.steps, used, left, learner.mean_loss(), held_out)
+                    curve.append(done)
+                    yield done
+        except BaseException:  # also Ctrl+C, and a job that is closed
+            if kept is not None and learner.is_healthy:
+                kept.save(learner, budget, curve)
+            raise
 
         was_stopped = not budget.is_spent(learner.steps)
+        if kept is not None and was_stopped and learner.is_healthy:
+            yield from background.run(kept.save, learner, budget, curve)
 
         # 4. After
         after = None
         if split.is_judged:
             after = yield from judge_steps(learner.model, planes, split.masks, segment)
-    outcome, verdict = compare(before, after)
+    if kept is not None and not (was_stopped and learner.is_healthy):
+        kept.remove()
+    verdict = compare(before, after)
     new = Model(learner.result(), _new_card(model, after))
     report = {
-        "outcome": outcome,
-        "verdict": verdict,
+        "outcome": verdict.outcome,
+        "verdict": verdict.text,
+        "evidence": verdict.evidence,
         "before": None if before is None else before.as_dict(),
         "after": None if after is None else after.as_dict(),
         "model": {"name": new.card.name, "parent": model.card.name},
@@ -232,7 +273,7 @@ def finetune_steps(
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return FinetuneResult(new, before, after, outcome, verdict, report)
+    return FinetuneResult(new, before, after, verdict.outcome, verdict.text, report)
 
 
 def _crop_that_fits(net: Network) -> Callable[[int], int]:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_unet.runs.places import count_places
 from napari_unet.runs.samples import LEAST_PIXELS, grown_box
+from napari_unet.runs.verdict import LEAST_PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-LEAST_OBJECTS = 5  # of fewer no verdict can be told
+LEAST_OBJECTS = 5  # of fewer no verdict can be told, nor of objects in fewer places
 LEAST_CROP_PX = 64
 FAIR_SHARE = (0.05, 0.6)  # of the vouched pixels that whole regions may take away
 
@@ -100,9 +102,8 @@ def hold_out(
         from, and some to judge.
     """
     full = fit(crop_px)
-    least = 0 if semantic else LEAST_OBJECTS  # of classes, some of each kind of pixel will do
     for split in _candidates(planes, share, full, fit):
-        if _is_fair(planes, split, least, margin_px):
+        if _can_tell(planes, split, semantic) and _is_fair(planes, split, margin_px):
             return split
     return Split("nothing", full, _empty(planes))
 
@@ -196,19 +197,23 @@ def _end_blocks(
             yield Split("block", crop, _masks(planes, [block]))
 
 
-def _is_fair(planes: Sequence[Plane], split: Split, least_objects: int, margin_px: int) -> bool:
-    """Whether there is enough to judge, and both objects and background to learn from."""
+def _can_tell(planes: Sequence[Plane], split: Split, semantic: bool) -> bool:
+    """Whether there is enough to judge: objects, in places that can tell luck from merit."""
     judged = sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=True))
+    truths = [plane.truth for plane in planes]
+    places = count_places(truths, split.masks, semantic=semantic)
+    return places >= LEAST_PLACES and (semantic or judged >= LEAST_OBJECTS)
+
+
+def _is_fair(planes: Sequence[Plane], split: Split, margin_px: int) -> bool:
+    """Whether there are both objects and background, to judge as to learn from."""
     held = [plane.truth[mask] for plane, mask in zip(planes, split.masks, strict=True)]
     learnt = [
         plane.truth[plane.vouched & ~plane.cut & ~_near(mask, split.crop_px + margin_px)]
         for plane, mask in zip(planes, split.masks, strict=True)
     ]
     return (
-        judged >= least_objects
-        and _has_both(held)
-        and _has_both(learnt)
-        and sum(part.size for part in learnt) >= LEAST_PIXELS
+        _has_both(held) and _has_both(learnt) and sum(part.size for part in learnt) >= LEAST_PIXELS
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ class Learner:
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._losses: list[float] = []
         self._reported = 0.0
+        self._lock = threading.Lock()  # held while a step is taken
         self.steps = 0
         self.is_healthy = True
 
@@ -111,7 +113,71 @@ class Learner:
         DeviceError
             If memory ran out with a single crop, on the CPU too.
         """
-        rate = learning_rate(used, self._settings.learning_rate)
+        with self._lock:
+            self._step_somehow(crops, learning_rate(used, self._settings.learning_rate))
+
+    def take_notes(self) -> list[Note]:
+        """Return what the person should know since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return all that another learner needs to go on, once the step at hand is taken.
+
+        Returns
+        -------
+        tensors : dict of str to Tensor
+            Copies on the CPU: weights, average, optimiser and torch's random numbers.
+        values : dict
+            Plain values for JSON: steps, and numpy's random numbers.
+        """
+        with self._lock:
+            named = {"generator": self._generator.get_state()}
+            for title, net in (("net", self._net), ("average", self._average)):
+                named |= {f"{title}.{key}": value for key, value in net.state_dict().items()}
+            for number, moments in self._optimizer.state_dict()["state"].items():
+                named |= {f"optimizer.{number}.{key}": value for key, value in moments.items()}
+            values = {
+                "steps": self.steps,
+                "at_once": self._at_once,
+                "losses": list(self._losses),
+                "random": self._random.bit_generator.state,
+            }
+            return {key: _copied(tensor) for key, tensor in named.items()}, values
+
+    def restore(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+        """Go on from a state that a learner of the same model and settings has given.
+
+        Parameters
+        ----------
+        tensors, values : dict
+            See :meth:`state`.
+
+        Raises
+        ------
+        KeyError, ValueError, RuntimeError
+            If the state is of another network, or damaged.
+        """
+        parts: dict[str, dict[str, torch.Tensor]] = {"net": {}, "average": {}, "optimizer": {}}
+        for key, tensor in tensors.items():
+            title, _, name = key.partition(".")
+            if title != "generator":
+                parts[title][name] = tensor
+        self._net.load_state_dict(parts["net"])
+        self._average.load_state_dict(parts["average"])
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, tensor in parts["optimizer"].items():
+            number, _, name = key.partition(".")
+            moments.setdefault(int(number), {})[name] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._generator.set_state(tensors["generator"])
+        self._random.bit_generator.state = values["random"]
+        self.steps, self._at_once = int(values["steps"]), int(values["at_once"])
+        self._losses = [float(loss) for loss in values["losses"]]
+
+    def _step_somehow(self, crops: Crops, rate: float) -> None:
+        """Take one step, with as many crops at once as the memory takes."""
         while True:
             try:
                 self._move()
@@ -123,11 +189,6 @@ class Learner:
             else:
                 return
             self._make_room(crops, problem)
-
-    def take_notes(self) -> list[Note]:
-        """Return what the person should know since the last call."""
-        notes, self._notes = self._notes, []
-        return notes
 
     def _move(self) -> None:
         """Bring networks and optimiser to the device, unless they are there."""
@@ -237,6 +298,11 @@ def _groups(net: Network, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in free if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor to memory of its own on the CPU."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _crops(count: int) -> str:

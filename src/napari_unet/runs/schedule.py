@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_unet.settings import FinetuneSettings
@@ -89,3 +89,12 @@ class Budget:
         """Plan the next point: the later, the longer this one took."""
         cost = CURVE_COST * (self.elapsed() - self._asked) / self._seconds
         self._next_point = used + max(CURVE_SHARE, cost)
+
+    def state(self) -> dict[str, float]:
+        """Return what another run needs to go on from here."""
+        return {"elapsed": self.elapsed(), "next_point": self._next_point}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where an earlier run was, see :meth:`state`; the time between does not count."""
+        self._began = time.monotonic() - float(state["elapsed"])
+        self._next_point = float(state["next_point"])

@@ -1,0 +1,149 @@
+"""Whether a new model takes the place of the old one, and why, in words.
+
+The rule: a new model is better if on the held-out labels it finds objects better (AP at IoU 0.5)
+than chance alone would do more than once in 30 times, and loses next to nothing in pixels. If it
+finds them as well, it is better if its outlines fit better (pixel IoU) than chance would do more
+than once in 100 times. Classes are judged by their IoU alone, at once in 30.
+
+Both together let a model that is not better through at most once in 20 times. A smaller gain may
+be real; the old model stays in use all the same, until more labels can tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_unet.runs.places import measure_difference
+
+if TYPE_CHECKING:
+    from napari_unet.runs.evaluate import Scores
+    from napari_unet.runs.places import Difference, Tally
+
+Outcome = Literal["better", "not better", "cannot judge"]
+
+MOST_CHANCE = 1 / 30  # that the gain in the score that judges is luck
+MOST_CHANCE_OUTLINES = 1 / 100  # that better outlines are, where as many objects are found
+LEAST_IOU_GAIN = 0.01  # below it is not worth a new model
+LARGEST_IOU_LOSS = 0.05  # that finding more objects may cost
+LEAST_PLACES = 5  # of fewer, chance can give all to one model more often than MOST_CHANCE
+
+STAYS = "The old model stays in use."
+NEXT = "Check one more region where it errs, then retrain."
+TOO_FEW = (
+    "Too few labels to judge: mark one more region. The new model is there to be tried; until "
+    "then the old one stays in use."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a new model is taken."""
+
+    outcome: Outcome
+    """Only a better model should take the place of the old one unasked."""
+    text: str
+    """The same in a few sentences for the person, with what to do."""
+    evidence: dict[str, Any]
+    """Of each score that was compared ("ap50", "iou"): gain, its interval, how often chance
+    alone gives it, the places with something to judge, and those where the models differ."""
+
+
+def compare(before: Scores | None, after: Scores | None) -> Verdict:
+    """Decide whether a new model is taken.
+
+    Parameters
+    ----------
+    before, after : Scores or None
+        Of the old and the new model on the same held-out labels; None if there were none.
+
+    Returns
+    -------
+    Verdict
+        By the rule of this module.
+    """
+    if before is None or after is None:
+        return Verdict("cannot judge", TOO_FEW, {})
+    pixels = _difference(before.pixels, after.pixels)
+    if before.objects is None or after.objects is None:
+        outcome, text = _judge_classes(before, after, pixels)
+        return Verdict(outcome, text, {"iou": asdict(pixels)})
+    objects = _difference(before.objects, after.objects)
+    outcome, text = _judge_objects(before, after, objects, pixels)
+    return Verdict(outcome, text, {"ap50": asdict(objects), "iou": asdict(pixels)})
+
+
+def _difference(before: Tally | None, after: Tally | None) -> Difference:
+    """Compare a score that both models have."""
+    if before is None or after is None:
+        raise ValueError("scores of two models were compared, and one was not made by judging")
+    return measure_difference(before, after)
+
+
+def _judge_objects(
+    before: Scores, after: Scores, objects: Difference, pixels: Difference
+) -> tuple[Outcome, str]:
+    """Judge a model that tells objects apart."""
+    found = _found(before, after)
+    overlap = f"pixel IoU {after.iou:.2f} instead of {before.iou:.2f}"
+    if objects.gain > 0:
+        if objects.places < LEAST_PLACES:
+            return "cannot judge", TOO_FEW
+        if objects.chance > MOST_CHANCE:
+            return "not better", _may_be_chance(found, objects)
+        if pixels.gain < -LARGEST_IOU_LOSS:
+            return (
+                "not better",
+                f"Not better on held-out labels: {found}, but {overlap}. {STAYS} {NEXT}",
+            )
+        return "better", f"Better on held-out labels: {found}. {_luck(objects)}"
+    fits = after.mean_ap is None or before.mean_ap is None or after.mean_ap >= before.mean_ap
+    is_as_good = objects.gain == 0 and (after.spurious or 0) <= (before.spurious or 0) and fits
+    if is_as_good and pixels.gain >= LEAST_IOU_GAIN and pixels.chance <= MOST_CHANCE_OUTLINES:
+        return (
+            "better",
+            f"Better on held-out labels: {found}, and outlines that fit better ({overlap}). "
+            f"{_luck(pixels)}",
+        )
+    return "not better", f"Not better on held-out labels: {found}; {overlap}. {STAYS} {NEXT}"
+
+
+def _judge_classes(before: Scores, after: Scores, pixels: Difference) -> tuple[Outcome, str]:
+    """Judge a model of classes."""
+    overlap = f"IoU {after.iou:.2f} instead of {before.iou:.2f}"
+    if pixels.gain < LEAST_IOU_GAIN:
+        return "not better", f"Not better on held-out labels: {overlap}. {STAYS} {NEXT}"
+    if pixels.places < LEAST_PLACES:
+        return "cannot judge", TOO_FEW
+    if pixels.chance > MOST_CHANCE:
+        return "not better", _may_be_chance(overlap, pixels)
+    return "better", f"Better on held-out labels: {overlap}. {_luck(pixels)}"
+
+
+def _found(before: Scores, after: Scores) -> str:
+    """Say what was found before and after; wrong labels are those that are no object's."""
+    of = (after.tp or 0) + (after.fn or 0)
+    return (
+        f"{after.tp} of {of} objects found instead of {before.tp}, "
+        f"{after.fp} wrong {'label' if after.fp == 1 else 'labels'} instead of {before.fp}"
+    )
+
+
+def _luck(difference: Difference) -> str:
+    """Say how often chance would do the same."""
+    return f"Chance alone would do that {_often(difference.chance)}."
+
+
+def _may_be_chance(what: str, difference: Difference) -> str:
+    """Say that a gain is too small to be told from luck."""
+    return (
+        f"Not surely better on held-out labels: {what}. Chance alone would do that "
+        f"{_often(difference.chance)}, so it may be luck. {STAYS} Check one more region and "
+        "retrain: with more labels a small gain can be told."
+    )
+
+
+def _often(chance: float) -> str:
+    """Say a probability as once in so many times."""
+    times = min(int(1 / chance + 1e-9), 1000)
+    return f"once in {times} times" if times > 2 else "every second time"

@@ -1,0 +1,98 @@
+"""A new model is taken only if it is better by more than luck, and the verdict says why."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_unet.runs.evaluate import Scores
+from napari_unet.runs.places import Tally
+from napari_unet.runs.verdict import compare
+
+
+def scores(found, of, wrong=0, iou=0.7, places=25, **others) -> Scores:
+    """Scores of a model whose objects and pixels lie evenly in the first or last places."""
+    right, whole = np.zeros((places, 1)), np.zeros((places, 1))
+    for number in range(of):
+        whole[number % places] += 1
+        right[number % places] += number < found
+    for number in range(wrong):
+        whole[-1 - number % places] += 1
+    pixels = np.full((places, 1), 1000.0)
+    total = found + (of - found) + wrong
+    return Scores(
+        iou=iou,
+        dice=2 * iou / (1 + iou),
+        ap50=found / total,
+        mean_ap=others.get("mean_ap", 0.5),
+        tp=found,
+        fn=of - found,
+        fp=wrong,
+        spurious=wrong,
+        objects=Tally(right, whole),
+        pixels=Tally(iou * pixels, pixels),
+    )
+
+
+def classes(iou, places=25) -> Scores:
+    pixels = np.full((places, 2), 1000.0)
+    return Scores(iou=iou, dice=iou, pixels=Tally(iou * pixels, pixels))
+
+
+OLD = scores(33, 50, 5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome", "sentence"),
+    [
+        pytest.param(OLD, scores(43, 50, 2), "better", "43 of 50 objects found instead of 33, 2 "
+                     "wrong labels instead of 5. Chance alone would do that once in", id="objects"),
+        pytest.param(OLD, scores(34, 50, 4), "not better", "Not surely better", id="luck"),
+        pytest.param(OLD, scores(34, 50, 5), "not better", "every second time", id="one object"),
+        pytest.param(OLD, scores(30, 50, 2), "not better", "30 of 50 objects found", id="fewer"),
+        pytest.param(OLD, scores(33, 50, 9, iou=0.9), "not better", "9 wrong labels", id="wrong"),
+        pytest.param(OLD, OLD, "not better", "Not better on held-out labels", id="the same"),
+        pytest.param(OLD, scores(45, 50, 2, iou=0.6), "not better", "but pixel IoU 0.60 instead "
+                     "of 0.70", id="bad outlines"),
+        pytest.param(OLD, scores(33, 50, 5, iou=0.75), "better", "outlines that fit better",
+                     id="outlines"),
+        pytest.param(OLD, scores(33, 50, 5, iou=0.705), "not better", "0.70", id="hardly better"),
+        pytest.param(OLD, scores(33, 50, 5, iou=0.75, mean_ap=0.4), "not better", "0.75",
+                     id="better in pixels and worse in outlines"),
+        pytest.param(scores(0, 6, places=3), scores(6, 6, places=3), "cannot judge",
+                     "mark one more region", id="too few places"),
+        pytest.param(scores(0, 6, places=6), scores(6, 6, places=6), "better", "once in 64",
+                     id="just enough places"),
+        pytest.param(OLD, None, "cannot judge", "mark one more region", id="nothing held out"),
+        pytest.param(classes(0.5), classes(0.6), "better", "IoU 0.60 instead", id="classes"),
+        pytest.param(classes(0.5), classes(0.505), "not better", "IoU 0.5", id="hardly"),
+        pytest.param(classes(0.5), classes(0.4), "not better", "IoU 0.40", id="worse classes"),
+        pytest.param(classes(0.5, 3), classes(0.9, 3), "cannot judge", "mark one", id="few"),
+    ],
+)  # fmt: skip
+def test_only_a_better_model_is_taken(before, after, outcome, sentence):
+    verdict = compare(before, after)
+    assert verdict.outcome == outcome
+    assert sentence in verdict.text
+    assert ("stays in use" in verdict.text) == (outcome != "better")
+    assert ("region" in verdict.text) == (outcome != "better"), "what to do next"
+
+
+def test_outlines_that_fit_better_in_half_of_the_places_only_are_luck():
+    mixed = scores(33, 50, 5, iou=0.72)
+    random = np.random.default_rng(0)
+    mixed.pixels.right[:, 0] += random.permutation(np.repeat([130.0, -110.0], [13, 12]))
+    assert mixed.pixels.score > OLD.iou + 0.01
+    assert compare(OLD, mixed).outcome == "not better"
+
+
+def test_the_numbers_of_the_verdict_can_be_reported():
+    evidence = json.loads(json.dumps(compare(OLD, scores(43, 50, 2)).evidence))
+    assert evidence.keys() == {"ap50", "iou"}
+    found = evidence["ap50"]
+    assert found["gain"] == pytest.approx(43 / 52 - 33 / 55)
+    assert found["interval"][0] < found["gain"] < found["interval"][1]
+    assert 0 < found["chance"] <= 1 / 30
+    assert found["places"] == 25
