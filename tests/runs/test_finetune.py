@@ -11,7 +11,7 @@ import torch
 
 from napari_unet.errors import Cancelled, LabelsError, SettingError
 from napari_unet.models.card import Card
-from napari_unet.models.model import Model
+from napari_unet.models.model import Model, load_model, save_model
 from napari_unet.network.unet import UNet
 from napari_unet.runs import finetune as module
 from napari_unet.runs import learner
@@ -330,6 +330,29 @@ def test_the_report_says_what_was_done_and_can_be_written(model, tmp_path):
     assert report["before"].keys() == report["after"].keys() >= {"ap50", "missed", "iou"}
     assert report["versions"]["torch"]
     assert report["outcome"] == result.outcome
+    assert report["evidence"].keys() == {"ap50", "iou"}
+    assert report["evidence"]["ap50"]["places"] >= 5
+
+
+def test_the_history_of_a_model_is_on_its_card_and_in_the_report(model, tmp_path):
+    first = finetune(model, [box_sample()], FAST)
+    second = finetune(
+        Model(first.model.net, first.model.card.replace(name="mine")),
+        [box_sample(), box_sample(2)],
+        FAST.replace(seed=5),
+    )
+    path = save_model(second.model, tmp_path / "new")
+    old, new = load_model(path).card.history
+    assert (old.parent, new.parent) == ("tiny", "mine")
+    assert (old.planes, new.planes) == (1, 2)
+    assert new.objects > old.objects > 20
+    assert (old.settings["seed"], new.settings["seed"]) == (0, 5)
+    assert new.outcome == second.outcome
+    assert new.before["ap50"] == second.before.ap50
+    assert new.after == second.after.as_dict()
+    assert second.report["model"]["history"][1] == new.model_dump(mode="json")
+    assert second.model.card.training_data.count("corrections") == 1
+    assert model.card.history == ()
 
 
 # ----------------------------------------------------------------------------------- all the kinds

@@ -6,7 +6,7 @@ one file. Reading a card needs no torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -27,6 +27,30 @@ Network = Annotated[
     Annotated[Architecture, Tag("unet")] | Annotated[Graph, Tag("graph")],
     Discriminator(_kind_of_network),
 ]
+
+
+class Learned(Settings):
+    """One step in the history of a model: what it learned from corrections, and what came of it.
+
+    Numbers and settings are kept as plain values, so that a later version can read them.
+    """
+
+    parent: str = Field(description="Name of the model that learned.")
+    created: str = Field(description="When, ISO 8601.")
+    planes: int = Field(description="Planes on which something was vouched for.")
+    objects: int = Field(description="Objects vouched for on them, held-out ones included.")
+    vouched_px: int = Field(description="Pixels vouched for.")
+    changed_px: int = Field(description="Pixels of them that the person had corrected.")
+    outcome: str = Field(description="better, not better or cannot judge.")
+    before: dict[str, float] = Field(
+        default_factory=dict, description="Scores of the parent on the held-out part."
+    )
+    after: dict[str, float] = Field(
+        default_factory=dict, description="Scores of what came out, on the same part."
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="How it learned, see FinetuneSettings."
+    )
 
 
 class Card(Settings):
@@ -89,6 +113,13 @@ class Card(Settings):
         ),
     )
     parent: str | None = Field(None, description="Name of the model this one was fine-tuned from.")
+    history: tuple[Learned, ...] = Field(
+        (),
+        description=(
+            "All that was learned from corrections on the way to this model, oldest first: each "
+            "step made the parent of the next one, the last made this model."
+        ),
+    )
     created: str | None = Field(None, description="Day the weights were made, ISO 8601.")
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import LabelsError
+from napari_unet.models.card import Learned
 from napari_unet.models.model import Model, check_model
 from napari_unet.network.devices import describe_device
 from napari_unet.runs.background import Background
@@ -249,17 +250,32 @@ def finetune_steps(
     if kept is not None and not (was_stopped and learner.is_healthy):
         kept.remove()
     verdict = compare(before, after)
-    new = Model(learner.result(), _new_card(model, after))
+    taught = _describe_samples(planes)
+    learned = Learned(
+        parent=model.card.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        planes=len(planes),
+        **{name: sum(plane[name] for plane in taught) for name in taught[0]},
+        outcome=verdict.outcome,
+        before={} if before is None else before.as_dict(),
+        after={} if after is None else after.as_dict(),
+        settings=settings.model_dump(mode="json"),
+    )
+    new = Model(learner.result(), _new_card(model, after, learned))
     report = {
         "outcome": verdict.outcome,
         "verdict": verdict.text,
         "evidence": verdict.evidence,
         "before": None if before is None else before.as_dict(),
         "after": None if after is None else after.as_dict(),
-        "model": {"name": new.card.name, "parent": model.card.name},
-        "settings": settings.model_dump(mode="json"),
+        "model": {
+            "name": new.card.name,
+            "parent": model.card.name,
+            "history": [step.model_dump(mode="json") for step in new.card.history],
+        },
+        "settings": learned.settings,
         "segment": segment.model_dump(mode="json"),
-        "samples": _describe_samples(planes),
+        "samples": taught,
         "held_out": _describe_split(planes, split),
         "training": {
             "steps": learner.steps,
@@ -271,7 +287,7 @@ def finetune_steps(
             ],
         },
         "versions": versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": learned.created,
     }
     return FinetuneResult(new, before, after, verdict.outcome, verdict.text, report)
 
@@ -306,7 +322,7 @@ def _prepare_all(
     return planes
 
 
-def _new_card(model: Model, after: Scores | None) -> Card:
+def _new_card(model: Model, after: Scores | None, learned: Learned) -> Card:
     """Card of the new model: whose child it is, and how well it does on held-out labels."""
     old = model.card
     suffix = " fine-tuned"
@@ -314,9 +330,12 @@ def _new_card(model: Model, after: Scores | None) -> Card:
     return old.replace(
         name=old.name if old.name.endswith(suffix) else old.name + suffix,
         parent=old.name,
-        training_data=f"{old.training_data}; then corrections",
+        history=(*old.history, learned),
+        training_data=(
+            old.training_data if old.history else f"{old.training_data}; then corrections"
+        ),
         scores=scores,
-        created=datetime.now(UTC).date().isoformat(),
+        created=learned.created[:10],
     )
 
 
