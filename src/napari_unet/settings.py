@@ -384,6 +384,14 @@ class FinetuneSettings(Settings):
         0, ge=0, le=2**32 - 1, description="Start of the random numbers; same seed, same run."
     )
     device: Device = Field("auto", description="Processor: the best there is, or a chosen one.")
+    precision: Precision = Field(
+        "auto",
+        description=(
+            "Digits the network computes with while it learns; its weights keep all. float32: "
+            "all; half: fewer (bfloat16), in about two thirds of the time where the processor is "
+            "made for it; auto: half there, else float32."
+        ),
+    )
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> Self:

@@ -23,6 +23,7 @@ SETTINGS = FinetuneSettings(
     batch=4,
     crop_px=CROP_PX,
     device="cpu",
+    precision="float32",
     flips=False,
     elastic_px=0,
     grey_values=0,
@@ -162,3 +163,17 @@ def test_the_optimiser_follows_to_another_device(model: Model) -> None:
     moments = [value for state in learner._optimizer.state.values() for value in state.values()]
     assert {value.device.type for value in moments if value.ndim} == {"meta"}
     assert next(learner._average.parameters()).device.type == "meta"
+
+
+def test_half_precision_learns_nearly_the_same_and_keeps_all_digits_of_the_weights(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half, auto = (SETTINGS.replace(precision=wanted) for wanted in ("half", "auto"))
+    exact, near = steps_taken(Learner(model, SETTINGS), 5), steps_taken(Learner(model, half), 5)
+    start = torch.cat([value.flatten() for value in model.net.state_dict().values()])
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
+    assert (near - exact).norm() < 0.3 * (exact - start).norm()
+    for is_fast, expected in ((True, near), (False, exact)):
+        monkeypatch.setattr(module, "is_fast_in_half", lambda device, answer=is_fast: answer)
+        assert torch.equal(steps_taken(Learner(model, auto), 5), expected)

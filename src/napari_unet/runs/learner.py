@@ -246,7 +246,9 @@ class Learner:
                 generator=self._generator,
             )
             targets, weights = targets[..., inner, inner], weights[..., inner, inner]
-            loss = masked_loss(self._net(images), targets, weights, self._card.activation)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half()):
+                logits = self._net(images)
+            loss = masked_loss(logits.float(), targets, weights, self._card.activation)
             if self._at_once < settings.batch:
                 share = float(drawn[2][start : start + self._at_once].sum()) / all_weights
                 loss = loss * share
@@ -263,6 +265,11 @@ class Learner:
         self._losses.append(value)
         _follow(self._average, self._net, self.steps)
 
+    def _is_half(self) -> bool:
+        """Whether the network computes with fewer digits; its weights keep them all."""
+        wanted = self._settings.precision
+        return wanted == "half" or (wanted == "auto" and is_fast_in_half(self.device))
+
     def mean_loss(self) -> float:
         """Mean loss since the last report."""
         mean = float(np.mean(self._losses))
@@ -272,6 +279,25 @@ class Learner:
     def result(self) -> Network:
         """Return the average, as a network like the one that was given."""
         return self._average.cpu().requires_grad_(True).eval()
+
+
+def is_fast_in_half(device: torch.device) -> bool:
+    """Tell whether a processor has instructions of its own for bfloat16.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where it computes.
+
+    Returns
+    -------
+    bool
+        True where a training step with bfloat16 takes about two thirds of the time.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # since Ampere
+    # Older versions of torch cannot tell.
+    return device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
 
 
 @torch.no_grad()
