@@ -345,9 +345,10 @@ def _modern(module: str, name: str) -> str:
 
 def _refuse_code(path: str, *, is_class: bool) -> None:
     """Raise if what is called runs code, or could."""
+    if path.startswith(_LISTS_OF_TORCHSCRIPT):
+        return
     parts = path.split(".")
     known = any(".".join(parts[: count + 1]) in _RUNS_CODE for count in range(len(parts)))
-    known = known and not path.startswith(_LISTS_OF_TORCHSCRIPT)
     # Classes of strangers hold settings; their functions could do anything.
     is_plain = parts[0] in _DATA_ROOTS and (parts[-1] in _MAKERS or parts[-1].startswith("_"))
     if known or not (is_class or is_plain or parts[-1].lstrip("_")[:1].isupper()):

@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from napari_unet.errors import ModelError, TileSizeError
+from napari_unet.errors import ModelError, TileSizeError, UnetError
 from napari_unet.models.found import Found
 from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import Layers
-from napari_unet.models.recognise.plain import Network, _with_bare_shortcuts
+from napari_unet.models.recognise.plain import Network, find_steps
 from napari_unet.models.recognise.readings import FAMILIES, Reading
-from napari_unet.models.recognise.search import Search
-from napari_unet.models.recognise.units import common_starts, make_units
+from napari_unet.models.recognise.units import common_starts
 from napari_unet.network.build import build_network
 from napari_unet.network.presets import PRESETS
 from napari_unet.settings import Architecture
@@ -148,7 +147,7 @@ def test_hundreds_of_a_published_layout_give_the_original_answer(draw: Any) -> N
         net, size, channels = draw(random.Random(seed))
         try:
             assert_right(net, size, channels)
-        except (AssertionError, ModelError) as error:
+        except (AssertionError, UnetError) as error:
             pytest.fail(f"seed {seed}: {error}")
 
 
@@ -264,11 +263,9 @@ def draw_any(chance: random.Random) -> tuple[Any_, tuple[int, ...], Reading]:
 def read(tensors: dict[str, torch.Tensor], reading: Reading) -> Found:
     """Read tensors as a network, what they do not tell being given."""
     layers = Layers(tensors)
-    units, rest = make_units(layers)
-    steps = Search(units).run()
+    steps = find_steps(layers)
     assert steps is not None
-    assert not rest
-    return Network(_with_bare_shortcuts(steps), layers.spatial_dims).draw(reading)
+    return Network(steps, layers.spatial_dims).draw(reading)
 
 
 def assert_structure(seed: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -289,7 +286,7 @@ def test_hundreds_of_layouts_of_nobody_are_found_but_for_few() -> None:
     for seed in range(1000, 1400):
         try:
             assert_structure(seed, dict)
-        except (AssertionError, ModelError):
+        except (AssertionError, UnetError):
             wrong.append(seed)
     assert len(wrong) <= 4, wrong
 
@@ -316,7 +313,7 @@ def test_names_that_tell_nothing_are_enough_where_each_level_is_wider() -> None:
         try:
             found = read(without_names(nets.shaken(net, seed).state_dict()), reading)
             assert difference(found, net, size, o["channels"]) < TOLERANCE
-        except (AssertionError, ModelError):
+        except (AssertionError, UnetError):
             wrong.append(seed)
     assert tried > 20
     assert not wrong

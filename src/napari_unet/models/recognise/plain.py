@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
 from napari_unet.models.recognise.drawing import Drawing, same
+from napari_unet.models.recognise.layers import natural_order
 from napari_unet.models.recognise.own import as_own
 from napari_unet.models.recognise.readings import Reading, find_family, sentences
 from napari_unet.models.recognise.refusing import first_damage, refuse_partial
@@ -16,7 +17,7 @@ from napari_unet.models.recognise.units import Unit, make_units
 from napari_unet.network.graph import IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from napari_unet.models.recognise.layers import Layer, Layers
     from napari_unet.models.recognise.readings import Family
@@ -48,16 +49,39 @@ def recognise_plain(layers: Layers) -> list[Found] | None:
     """
     if layers.spatial_dims not in (2, 3) or any(layer.kind in _UNKNOWN_KINDS for layer in layers):
         return None
-    units, rest = make_units(layers)
-    if rest or len(units) < _FEWEST_UNITS or first_damage(layers):
+    if first_damage(layers):
         return None
-    steps = Search(units).run()
+    steps = find_steps(layers)
     if steps is None:
         return None
-    network = Network(_with_bare_shortcuts(steps), layers.spatial_dims)
+    network = Network(steps, layers.spatial_dims)
     family = find_family(layers)
     refuse_partial(network, family)
     return _readings(network, family)
+
+
+def find_steps(layers: Layers) -> list[Step] | None:
+    """Put layers together to a U-Net.
+
+    Parameters
+    ----------
+    layers : Layers
+        Convolutions, norms and slopes.
+
+    Returns
+    -------
+    list of Step or None
+        In the order in which they are computed; None if they are no U-Net's.
+    """
+    by_name = sorted(layers, key=lambda layer: natural_order(layer.name))
+    steps = _assemble(layers) or _assemble(by_name)  # a file may be in no order at all
+    return steps and _with_bare_shortcuts(steps)
+
+
+def _assemble(layers: Iterable[Layer]) -> list[Step] | None:
+    """Put layers together to a U-Net, in the order in which they are given if that fits."""
+    units, rest = make_units(layers)
+    return None if rest or len(units) < _FEWEST_UNITS else Search(units).run()
 
 
 class Network:

@@ -117,8 +117,8 @@ class Search:
             and max(unit.kernel) <= _LARGEST_DOWN_KERNEL
         ]
         self._growing: dict[int, list[tuple[int, int, float, Step]]] = {}
-        for channels, *growing in self._find_upsamplings():
-            self._growing.setdefault(channels, []).append(tuple(growing))
+        for channels, narrow, used, cost, step in self._find_upsamplings():
+            self._growing.setdefault(channels, []).append((narrow, used, cost, step))
         self._reading: dict[int, list[_Block]] = {}
         for block in self._find_blocks():
             self._reading.setdefault(block.wide, []).append(block)
