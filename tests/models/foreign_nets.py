@@ -289,7 +289,7 @@ def image(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 
 
 def answer(found: Found, x: torch.Tensor) -> torch.Tensor:
-    """Compute what a network that was found gives, with its activation."""
+    """Compute what a network that was found gives, with the activation the file tells."""
     from napari_unet.network.graph_net import GraphNet
 
     net = GraphNet(found.architecture).eval()
@@ -298,6 +298,8 @@ def answer(found: Found, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         logits = net(x)
     activation = found.card["activation"]
+    if "is added" in found.assumed.get("activation", ""):
+        return logits
     if activation == "sigmoid":
         return torch.sigmoid(logits)
     return torch.softmax(logits, 1) if activation == "softmax" else logits

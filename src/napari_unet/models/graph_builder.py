@@ -710,18 +710,22 @@ class GraphBuilder:
             return [plain]
         other = "sigmoid" if plain.architecture.classes == 1 else "softmax"
         sentence = (
-            "The network ends without sigmoid or softmax: its values are taken as they are. If "
-            f"they are below 0 or above 1, choose the reading with a {other}."
+            f"The network ends without sigmoid or softmax, as most are saved: a {other} is added. "
+            "If it gives values from 0 to 1 by itself, choose the reading with values as they are."
         )
-        as_it_is = replace(plain, assumed={**plain.assumed, "activation": sentence})
-        sentence = f"The network ends without sigmoid or softmax: a {other} is added."
         made = replace(
             plain,
             card={**plain.card, "activation": other},
             assumed={**plain.assumed, "activation": sentence},
             title=", ".join(filter(None, (title, f"with a {other}"))),
         )
-        return [as_it_is, made]
+        sentence = "The network ends without sigmoid or softmax: its values are taken as they are."
+        as_it_is = replace(
+            plain,
+            assumed={**plain.assumed, "activation": sentence},
+            title=", ".join(filter(None, (title, "values as they are"))),
+        )
+        return [made, as_it_is]
 
     def same(self, value: int | Ints) -> int:
         """Return the one value that all living probes have."""
