@@ -350,6 +350,14 @@ def test_keys_sorted_by_name_as_safetensors_has_them_are_put_together(draw: Any)
     assert any(difference(found, net, size, channels) < TOLERANCE for found in recognise(ordered))
 
 
+@pytest.mark.parametrize("style", ["nested", "flat", "digits"])
+def test_norms_that_are_sorted_by_name_find_their_convolutions(style: str) -> None:
+    net = Any_((4, 8, 16), norm="batch", style=style)
+    tensors = nets.shaken(net).state_dict()
+    found = read({key: tensors[key] for key in sorted(tensors)}, Reading())
+    assert difference(found, net, (16, 24), 1) < TOLERANCE
+
+
 # ------------------------------------------------------------------------- what is not told
 
 

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
     from napari_unet.models.recognise.layers import Layer
 
+_WORDS = re.compile(
+    r"conv(olution)?([23]d)?|(batch|group|instance)_?norm([23]d)?|norm([23]d)?|bn|gn"
+)
+"""What norms and convolutions are called, numbers aside."""
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:
@@ -115,6 +120,11 @@ def _add_group(group: Sequence[Layer], units: list[Unit], rest: list[Layer]) -> 
             for i, norm in enumerate(norms):
                 units[start + i] = replace(units[start + i], norm=norm, norm_first=True)
             norms = []
+    owners = _owners_by_name(convs, norms)
+    for norm, place in owners.items():
+        gap = _has_gap(convs[place], norm)
+        units[start + place] = replace(units[start + place], norm=norm, gap=gap)
+    norms = [norm for norm in norms if norm not in owners]
     if norms and len(norms) == len(convs) and _pairs_after(convs, norms):
         for i, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
             units[start + i] = replace(units[start + i], norm=norm, gap=_has_gap(conv, norm))
@@ -135,6 +145,23 @@ def _add_group(group: Sequence[Layer], units: list[Unit], rest: list[Layer]) -> 
             else:
                 rest.append(layer)
         before = layer
+
+
+def _owners_by_name(convs: Sequence[Layer], norms: Sequence[Layer]) -> dict[Layer, int]:
+    """Find the convolution of each norm by its name: ``bn2`` is that of ``conv2``.
+
+    In a file sorted by name the norms of a module stand before or after all of its convolutions.
+    """
+    places: dict[str, list[int]] = {}
+    for place, conv in enumerate(convs):
+        places.setdefault(_WORDS.sub("", conv.name.lower()), []).append(place)
+    owners: dict[Layer, int] = {}
+    for norm in norms:
+        found = places.get(_WORDS.sub("", norm.name.lower()), [])
+        if len(found) != 1 or norm.channels not in _gives(convs[found[0]]):
+            return {}
+        owners[norm] = found[0]
+    return owners if len(set(owners.values())) == len(owners) else {}
 
 
 def _pairs_after(convs: Sequence[Layer], norms: Sequence[Layer]) -> bool:
