@@ -9,7 +9,7 @@ import torch
 from napari_unet import load_model
 
 
-@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".onnx", ".zip"])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt", ".onnx", ".zip"])
 def test_convert_writes_what_can_be_opened_again(run, threshold_model, tmp_path, ending) -> None:
     target = tmp_path / f"net{ending}"
     done = run(
@@ -30,7 +30,7 @@ def test_convert_writes_what_can_be_opened_again(run, threshold_model, tmp_path,
 def test_the_format_may_be_named_whatever_the_ending(run, threshold_model, tmp_path) -> None:
     target = tmp_path / "weights.bin"
     assert run("convert", threshold_model, target, "--format", "state-dict").status == 0
-    assert set(torch.load(target, weights_only=True)) == set(
+    assert set(torch.load(target, weights_only=True)["state_dict"]) == set(
         load_model(threshold_model).net.state_dict()
     )
 

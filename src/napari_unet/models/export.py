@@ -1,10 +1,10 @@
 """Write a model for other programs: PyTorch, TorchScript, ONNX, bioimage.io.
 
 TorchScript and ONNX files end with probabilities: the activation of the card belongs to them, so
-that nobody has to know it. A state dict is what PyTorch means by the word, tensors by name and
-nothing else. Each of them takes any batch and every size the network takes, not only the one it
-was written at; that is tried before the file is kept. How grey values are scaled stands in the
-card, which travels in the file where there is room for it.
+that nobody has to know it. A state dict is in a checkpoint: plain tensors by name, and the card as
+a text beside them. Each takes any batch and every size the network takes, not only the one it was
+written at; that is tried before the file is kept. How grey values are scaled stands in the card,
+which travels in the file, so that each opens here as it was.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def state_dict(model: Model) -> bytes:
     Parameters
     ----------
     model : Model
-        Its card is not in the file.
+        Its tensors stand under ``state_dict``, its card as JSON beside them.
 
     Returns
     -------
@@ -163,7 +163,9 @@ def state_dict(model: Model) -> bytes:
         The file.
     """
     tensors = {key: value.detach().cpu().clone() for key, value in model.net.state_dict().items()}
-    return _saved(tensors)
+    buffer = io.BytesIO()
+    torch.save({"state_dict": tensors, CARD_KEY: model.card.model_dump_json()}, buffer)
+    return buffer.getvalue()
 
 
 def torchscript(model: Model) -> bytes:
@@ -350,10 +352,3 @@ def _activated(logits: torch.Tensor, activation: str) -> torch.Tensor:
 def _size(model: Model) -> int:
     """Return a size that the network takes."""
     return model.net.valid_input(_LEAST_PX)
-
-
-def _saved(tensors: dict[str, torch.Tensor]) -> bytes:
-    """Save tensors as PyTorch does."""
-    buffer = io.BytesIO()
-    torch.save(tensors, buffer)
-    return buffer.getvalue()

@@ -415,7 +415,7 @@ def read_header(path: Path) -> Header:
             "with load_model."
         )
     card_json = metadata[CARD_KEY]
-    return Header(_parse_card(path, card_json), card_json, metadata.get(CHECKSUM_KEY))
+    return Header(parse_card(path, card_json), card_json, metadata.get(CHECKSUM_KEY))
 
 
 def refuse_foreign(path: Path) -> None:
@@ -554,7 +554,7 @@ def _check_format(path: Path, text: str) -> None:
         )
 
 
-def _parse_card(path: Path, text: str) -> Card:
+def parse_card(path: Path, text: str) -> Card:
     """Check the card of a file."""
     try:
         values = json.loads(text)

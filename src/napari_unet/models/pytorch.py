@@ -20,14 +20,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from napari_unet.errors import ModelError
+from napari_unet.models.card import Card
+from napari_unet.models.formats import CARD_KEY
+from napari_unet.models.found import Found
+from napari_unet.models.library import parse_card
 from napari_unet.models.pickles import Made, Name, read_pickle
 from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import natural_order
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from napari_unet.models.found import Found
 
 _DAMAGE = (
     *(OSError, ValueError, EOFError, MemoryError, OverflowError, RecursionError),
@@ -86,8 +88,11 @@ def read_state_dict(path: Path) -> list[Found]:
         If the file is damaged, no file of weights, a program, or its network is none that is
         known.
     """
+    content = _read_content(path)
+    if isinstance(content, dict) and isinstance(content.get(CARD_KEY), str):
+        return [_as_exported(path, content)]
     first_error: ModelError | None = None
-    for found_in, tensors in read_tensors(path):
+    for found_in, tensors in _sets_of_tensors(path, content):
         try:
             found = recognise(tensors)
         except ModelError as error:
@@ -119,23 +124,49 @@ def read_tensors(path: Path) -> list[tuple[str, dict[str, torch.Tensor]]]:
     ModelError
         If the file is damaged, no file of weights, or a program.
     """
+    return _sets_of_tensors(path, _read_content(path))
+
+
+def _read_content(path: Path) -> Any:
+    """Read all that is in a file."""
     try:
         with path.open("rb") as file:
             start = file.read(_TAR_AT + len(_TAR))
         if is_safetensors(start):
-            return [("", _read_safetensors(path))]
+            return _Safetensors(_read_safetensors(path))
         if start[_TAR_AT:] == _TAR:
             raise ModelError(
                 f"{path.name} was written by a PyTorch of before 2018. Load it there and save it "
                 f"again with a newer one: {HOW_TO_SAVE}."
             )
         with path.open("rb") as file:
-            content = _read_saved(file, path.stat().st_size)
+            return _read_saved(file, path.stat().st_size)
     except ModelError as error:
         raise ModelError(f"{path.name} cannot be used. {error}") from error
     except _DAMAGE as error:
         raise ModelError(_damaged(path, error)) from error
+
+
+def _sets_of_tensors(path: Path, content: Any) -> list[tuple[str, dict[str, torch.Tensor]]]:
+    """Find the sets of named tensors in what was read, the likeliest first."""
+    if isinstance(content, _Safetensors):
+        return [("", content.tensors)]
     return _state_dicts(path, content)
+
+
+def _as_exported(path: Path, content: dict[str, Any]) -> Found:
+    """Read what :func:`napari_unet.models.export.state_dict` wrote: nothing is assumed of it."""
+    card = parse_card(path, content[CARD_KEY])
+    tensors = content.get("state_dict")
+    if not isinstance(tensors, dict) or not all(
+        isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in tensors.items()
+    ):
+        raise ModelError(
+            f"{path.name} holds a card of this plugin but not the weights that belong to it. "
+            "Export the model again."
+        )
+    known = {field: getattr(card, field) for field in Card.model_fields}
+    return Found(known.pop("architecture"), tensors, known, known.pop("assumed"))
 
 
 def is_safetensors(start: bytes) -> bool:
@@ -223,6 +254,13 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
             raise ValueError(f"storage {key} has another size than it says")
         storage.fill(file.read(count * storage.dtype.itemsize))
     return _resolved(content, {}, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Safetensors:
+    """What a safetensors file holds: no card of ours."""
+
+    tensors: dict[str, torch.Tensor]
 
 
 @dataclass(eq=False)
