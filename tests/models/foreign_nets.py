@@ -166,6 +166,36 @@ class Foreign(nn.Module):
         return x
 
 
+class Unpadded(nn.Module):
+    """Convolutions without padding; skips are cut, axis by axis, to what comes up from below."""
+
+    def __init__(self, dims: int, depth: int = 3) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            CONVOLUTION[dims](3 if level else 1, 3, 3) for level in range(depth)
+        )
+        self.ups = nn.ModuleList(TRANSPOSED[dims](3, 3, 2, 2) for _ in range(depth - 1))
+        self.joined = nn.ModuleList(CONVOLUTION[dims](6, 3, 3) for _ in range(depth - 1))
+        self.pool = LARGEST[dims](2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Give 3 classes."""
+        skips: list[torch.Tensor] = []
+        for level, block in enumerate(self.down):
+            if level:
+                skips.append(x)
+                x = self.pool(x)
+            x = torch.relu(block(x))
+        for level, (up, block) in enumerate(zip(self.ups, self.joined)):  # noqa: B905
+            x = up(x)
+            skip = skips[-1 - level]
+            for axis in range(2, x.ndim):
+                first = (skip.shape[axis] - x.shape[axis]) // 2
+                skip = skip.narrow(axis, first, x.shape[axis])
+            x = torch.relu(block(torch.cat([x, skip], 1)))
+        return x
+
+
 def _activation(chance: random.Random, channels: int) -> nn.Module:
     return chance.choice(
         [

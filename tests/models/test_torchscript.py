@@ -14,7 +14,15 @@ from torch.nn import functional
 
 from napari_unet.errors import ModelError
 from napari_unet.models.torchscript import read_torchscript
-from tests.models.foreign_nets import TOLERANCE, Foreign, answer, difference, image, shaken
+from tests.models.foreign_nets import (
+    TOLERANCE,
+    Foreign,
+    Unpadded,
+    answer,
+    difference,
+    image,
+    shaken,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +105,18 @@ def test_a_choice_that_depends_on_the_size_is_right_for_every_size(kind, tmp_pat
         x = image((1, 1, *shape))
         with torch.no_grad():
             assert difference(answer(found, x), net(x)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("how", ["traced", "scripted"])
+def test_skips_that_are_cut_axis_by_axis_fit_at_any_size(how, dims, tmp_path):
+    net = shaken(Unpadded(dims), 0)
+    x = image((1, 1, *(36, 40, 44)[:dims]))
+    found = read_torchscript(saved(net, tmp_path / "net.pt", x if how == "traced" else None))[0]
+    for sizes in ((36, 36, 36), (40, 37, 45), (42, 43, 36)):
+        other = image((1, 1, *sizes[:dims]), 1)
+        with torch.no_grad():
+            assert difference(answer(found, other), net(other)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("how", ["traced", "scripted"])

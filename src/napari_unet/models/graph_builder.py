@@ -165,6 +165,7 @@ class GraphBuilder:
         self.image = Feature(IMAGE, in_channels, sizes, tuple(range(2 + spatial_dims)))
         self.features[IMAGE] = self.image
         self._errors_of_gelu: dict[str, Feature] = {}
+        self._half_cropped: dict[str, tuple[Feature, Ints, Ints, ModelError]] = {}
         self._scaled_from: dict[str, tuple[Feature, float, float]] = {}
 
     # ------------------------------------------------------------------------------- layers
@@ -455,6 +456,12 @@ class GraphBuilder:
         x = self._plain(x)
         first = self._per_probe(before)
         last = self._per_probe(after)
+        crops_only = not (first[self.alive] > 0).any() and not (last[self.alive] > 0).any()
+        if x.node in self._half_cropped:
+            x, cropped_first, cropped_last, refused = self._half_cropped[x.node]
+            if not crops_only:
+                raise refused
+            first, last = first + cropped_first, last + cropped_last
         sizes = x.sizes + first + last
         if not (first[self.alive].any() or last[self.alive].any()):
             return x
@@ -466,7 +473,12 @@ class GraphBuilder:
             pad = Pad(name=self._free(name or "pad"), inputs=(x.node,), sides=sides, mode=mode)
             return self._add(pad, x.channels, sizes)
         if target is None:
-            target = self._feature_of_size(sizes, "crops or pads to a size")
+            try:
+                target = self._feature_of_size(sizes, "crops or pads to a size")
+            except ModelError as error:
+                if not crops_only:
+                    raise
+                return self._crop_half(x, first, last, error)
         here = self.alive & (target.sizes == sizes).all(axis=1)
         more = target.sizes - x.sizes
         befores = {"centre": np.sign(more) * (np.abs(more) // 2), "floor": more // 2, "end": 0}
@@ -481,6 +493,14 @@ class GraphBuilder:
         )
         sizes = target.sizes
         return self._add(fit, x.channels, sizes)
+
+    def _crop_half(self, x: Feature, first: Ints, last: Ints, error: ModelError) -> Feature:
+        """Note a crop that may go on: files cut to the size of a layer one axis after another."""
+        name = self._free("cropped")
+        result = Feature(name, x.channels, x.sizes + first + last, x.order)
+        self.features[name] = result
+        self._half_cropped[name] = (x, first, last, error)
+        return result
 
     def join(
         self,
@@ -854,13 +874,13 @@ class GraphBuilder:
     def _feature_of_size(self, sizes: Ints, what: str) -> Feature:
         """Find a layer that has a size for all probes, the newest first."""
         for feature in reversed(self.features.values()):
-            if feature.node in self._errors_of_gelu:
+            if feature.node in self._errors_of_gelu or feature.node in self._half_cropped:
                 continue
             if (feature.sizes == sizes)[self.alive].all():
                 return feature
         raise ModelError(
-            f"The network {what} that is neither fixed nor that of another layer. Export it with "
-            "an image whose sides are multiples of 64 pixels."
+            f"The network {what} that is neither fixed nor that of another layer. Export it for "
+            "images of one size, without dynamic axes, or use a state dict of the weights."
         )
 
     def _odd_target(self, sizes: Ints, first: Ints, last: Ints) -> Feature | None:
@@ -873,7 +893,8 @@ class GraphBuilder:
             return None
         for feature in reversed(self.features.values()):
             matching = (feature.sizes == sizes).all(axis=1)[self.alive]
-            if feature.node not in self._errors_of_gelu and matching.mean() >= _MATCHING:
+            is_layer = feature.node not in {*self._errors_of_gelu, *self._half_cropped}
+            if is_layer and matching.mean() >= _MATCHING:
                 return feature
         return None
 
@@ -936,6 +957,8 @@ class GraphBuilder:
                 continue
             if name in self._errors_of_gelu:
                 raise unsupported("Erf")
+            if name in self._half_cropped:
+                raise self._half_cropped[name][-1]
             needed.add(name)
             waiting.extend(self.nodes[name].inputs)
         return needed
