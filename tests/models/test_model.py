@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from napari_unet.errors import FileError, ModelError
 from napari_unet.models import formats, library
 from napari_unet.models.card import Card
-from napari_unet.models.model import Model, load_model, save_in_library, save_model
+from napari_unet.models.model import Model, assemble, load_model, save_in_library, save_model
 from napari_unet.network.unet import UNet
 from napari_unet.settings import Architecture
 
@@ -208,6 +208,19 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(saved: Path, monkeypatch
         save_model(make_model(name="other"), saved)
     assert saved.read_bytes() == content
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_weights_of_which_no_answer_can_come_are_refused() -> None:
+    model = make_model()
+    tensors = model.net.state_dict()
+    assemble("net.pth", model.card, tensors)
+    variance = next(key for key in tensors if key.endswith("running_var"))
+    below = {**tensors, variance: tensors[variance] - 2}
+    with pytest.raises(ModelError, match="holds variances below 0"):
+        assemble("net.pth", model.card, below)
+    no_kernels = {key: t * 0 if t.ndim > 2 else t for key, t in tensors.items()}
+    with pytest.raises(ModelError, match="All weights of the convolutions"):
+        assemble("net.pth", model.card, no_kernels)
 
 
 def test_a_foreign_ending_is_refused_and_a_missing_one_added(tmp_path: Path) -> None:

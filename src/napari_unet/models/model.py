@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAMED_KEYS = 3
+_VARIANCE = "running_var"
+_FEWEST_AXES = 4  # of the weights of a convolution in planes
 
 
 class Model:
@@ -150,7 +152,8 @@ def assemble(name: str, card: Card, tensors: Mapping[str, torch.Tensor]) -> Mode
     Raises
     ------
     ModelError
-        If the tensors are not exactly those of the network, or not finite.
+        If the tensors are not exactly those of the network, not finite, or such that no answer
+        can come of them.
     """
     net = _build_empty(name, card)
     expected = net.state_dict()
@@ -160,6 +163,7 @@ def assemble(name: str, card: Card, tensors: Mapping[str, torch.Tensor]) -> Mode
     _refuse_other_kinds(name, tensors, expected)
     widened = {key: tensors[key].to(expected[key].dtype) for key in expected}
     _refuse_not_finite(name, widened)
+    _refuse_senseless(name, widened)
     net.load_state_dict(widened, assign=True)
     return Model(net.requires_grad_(True).eval(), card)
 
@@ -302,6 +306,22 @@ def _refuse_not_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
                 f"Tensor {key} of {name} holds values that are not finite numbers, so the "
                 "network cannot give an answer. Use an earlier version of the model."
             )
+
+
+def _refuse_senseless(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise if a variance is negative, or no convolution has a weight other than 0."""
+    for key, tensor in tensors.items():
+        if key.endswith(_VARIANCE) and bool((tensor < 0).any()):
+            raise ModelError(
+                f"Tensor {key} of {name} holds variances below 0, which none can be, so the "
+                "network cannot give an answer. Use an undamaged copy of the file."
+            )
+    kernels = [tensor for tensor in tensors.values() if tensor.ndim >= _FEWEST_AXES]
+    if kernels and not any(bool(kernel.any()) for kernel in kernels):
+        raise ModelError(
+            f"All weights of the convolutions in {name} are 0: the file was saved before "
+            "training or is damaged. Use another copy of the file."
+        )
 
 
 def _some(keys: Iterable[str]) -> str:
