@@ -107,6 +107,30 @@ def test_a_choice_that_depends_on_the_size_is_right_for_every_size(kind, tmp_pat
             assert difference(answer(found, x), net(x)) <= TOLERANCE
 
 
+@pytest.mark.parametrize("how", ["traced", "scripted"])
+def test_a_frozen_network_is_read(how, tmp_path):
+    net = Foreign(0)
+    x = image(net.shape)
+    module = torch.jit.trace(net, x) if how == "traced" else torch.jit.script(net)
+    torch.jit.freeze(module).save(tmp_path / "net.pt")
+    found = read_torchscript(tmp_path / "net.pt")[0]
+    other = image((1, net.in_channels, *(40, 32, 24)[: net.dims]), 1)
+    for given in (x, other):
+        with torch.no_grad():
+            assert difference(answer(found, given), net(given)) <= TOLERANCE
+
+
+def test_a_network_optimised_for_a_processor_is_refused_with_what_to_do(tmp_path):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 3)).eval()
+    torch.jit.save(torch.jit.optimize_for_inference(torch.jit.script(net)), tmp_path / "net.pt")
+    with zipfile.ZipFile(tmp_path / "net.pt") as archive:
+        code = b"".join(archive.read(n) for n in archive.namelist() if n.endswith(".py"))
+    if b"MKLDNN" not in code:
+        pytest.skip("this torch was built without MKLDNN")
+    with pytest.raises(ModelError, match=r"before torch\.jit\.optimize_for_inference"):
+        read_torchscript(tmp_path / "net.pt")
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("how", ["traced", "scripted"])
 def test_skips_that_are_cut_axis_by_axis_fit_at_any_size(how, dims, tmp_path):

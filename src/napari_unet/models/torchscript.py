@@ -42,6 +42,7 @@ _MOST_CARD = 16 << 20
 _MOST_CODE = 64 << 20
 _MOST_PICKLE = 64 << 20
 _MOST_TRIALS = 8
+_OF_ONE_PROCESSOR = "ops.prim.ConstantMKLDNNTensor"
 _TRIAL_PX = 1024
 _CONVOLUTIONS = (
     "torch.conv2d",
@@ -199,7 +200,13 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> torch.Tensor
 
 def _read(path: Path, archive: _Archive) -> list[Found]:
     """Read the modules and follow their code."""
-    script = parse_code(archive.code())
+    code = archive.code()
+    if any(_OF_ONE_PROCESSOR in text for text in code.values()):
+        raise ModelError(
+            f"{path.name} was optimised for one kind of processor, and its weights are not in it "
+            "as such. Save the network before torch.jit.optimize_for_inference."
+        )
+    script = parse_code(code)
     module = archive.objects("data.pkl")
     constants = archive.objects("constants.pkl") if "constants.pkl" in archive else ()
     if not isinstance(module, Made) or script.method(module.by, "forward") is None:
@@ -273,7 +280,8 @@ def _tensors_of(module: Any, seen: set[int]) -> list[torch.Tensor]:
 
 def _kind_of_image(script: Script, module: Made, constants: Any) -> tuple[int, int]:
     """Find axes and channels: those of the first kernel that the image reaches."""
-    kernels = [w for w in _tensors_of(module, set()) if w.ndim in {4, 5}]
+    frozen = [w for w in constants if isinstance(w, torch.Tensor)]  # by torch.jit.freeze
+    kernels = [w for w in (*_tensors_of(module, set()), *frozen) if w.ndim in {4, 5}]
     if not kernels:
         raise ModelError(
             "The file holds no weights of convolutions. Use the file of a network for images."
