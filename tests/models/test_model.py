@@ -147,6 +147,7 @@ def test_a_card_changed_by_hand_is_refused(saved: Path) -> None:
         (lambda t: t.update(extra=torch.ones(2)), r"1 not known \(extra\)"),
         (lambda t: t.update({next(iter(t)): torch.ones(3, 7, 3, 3)}), r"shape \(3, 7, 3, 3\)"),
         (lambda t: t.update({k: v.long() for k, v in t.items()}), "of type torch.int64"),
+        (lambda t: t.update({k: v.char() for k, v in t.items()}), "Quantised weights"),
         (lambda t: t[next(iter(t))].view(-1)[0].fill_(float("nan")), "not finite"),
     ],
 )

@@ -11,6 +11,7 @@ import pathlib
 import pickle
 import random
 import types
+import warnings
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -429,3 +430,19 @@ def test_damaged_files_give_a_sentence_or_the_right_tensors_of_a_whole_network(
                 if not key.endswith("num_batches_tracked"):
                     assert torch.equal(found.tensors[key], tensor), key
     assert opened < 1500
+
+
+def test_quantised_and_sparse_weights_are_refused_by_their_name(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    kernel = torch.ones(2, 1, 3, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantised tensors are on their way out of torch
+        quantised = torch.quantize_per_tensor(kernel, 0.1, 0, torch.qint8)
+        for zipped in (True, False):
+            for tensor, reason in (
+                (quantised, "Quantised weights cannot be read; export float weights"),
+                (kernel.to_sparse(), "Sparse weights cannot be read"),
+            ):
+                torch.save({"conv.weight": tensor}, path, _use_new_zipfile_serialization=zipped)
+                with pytest.raises(ModelError, match=reason):
+                    read_state_dict(path)

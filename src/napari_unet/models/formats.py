@@ -13,11 +13,15 @@ Only small parts of a file are read, so a file of any size is told at once. Need
 from __future__ import annotations
 
 import os
+import pickletools
 import re
 import stat
+import struct
 import tarfile
+import warnings
 import zipfile
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
@@ -118,6 +122,12 @@ KERAS_JSON = Format(
     "refused",
     "the architecture of a Keras network without its weights",
     "Choose the .h5 or .keras file that belongs to it.",
+)
+OLD_PICKLE = Format(
+    "refused",
+    "an old pickle that could run code, not weights",
+    "It was not opened. Ask the sender for the weights alone: "
+    'torch.save(model.state_dict(), "weights.pth").',
 )
 
 _CHOOSE = "Choose a weights file."
@@ -385,12 +395,29 @@ def _text(file: BinaryIO) -> Format:
         return KERAS_JSON
     if _BIOIMAGEIO_YAML.search(text):
         return BIOIMAGEIO
+    if _names_code(text):
+        return OLD_PICKLE
     try:
         text[:_READ_AT_START].decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start < min(len(text), _READ_AT_START) - 4:
             return _UNKNOWN
     return _TEXT
+
+
+def _names_code(text: bytes) -> bool:
+    """Say whether a text is a pickle of the first kind that names what it calls or refers to."""
+    names = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in texts
+            for opcode, _, _ in islice(pickletools.genops(text), _MOST_FIELDS):
+                names |= opcode.name in ("GLOBAL", "INST", "PERSID")
+                if opcode.name == "STOP":
+                    return names
+    except (ValueError, LookupError, EOFError, struct.error, OverflowError, MemoryError):
+        pass
+    return False
 
 
 def _folder(path: Path) -> Format:

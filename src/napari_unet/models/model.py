@@ -291,10 +291,15 @@ def _refuse_other_kinds(
 ) -> None:
     """Raise if a tensor holds whole numbers where the network has real ones, or the reverse."""
     for key, tensor in expected.items():
-        if tensors[key].is_floating_point() != tensor.is_floating_point():
+        found = tensors[key].dtype
+        if found.is_floating_point != tensor.is_floating_point():
+            why = (
+                "Quantised weights cannot be read; export float weights."
+                if found in (torch.int8, torch.uint8)
+                else "The weights belong to another network."
+            )
             raise ModelError(
-                f"Tensor {key} in {name} is of type {tensors[key].dtype}, the network has "
-                f"{tensor.dtype}. The weights belong to another network."
+                f"Tensor {key} in {name} is of type {found}, the network has {tensor.dtype}. {why}"
             )
 
 

@@ -34,6 +34,8 @@ _RUNS_CODE = frozenset(
 """Modules and functions that no weights need and that programs are run with."""
 _LISTS_OF_TORCHSCRIPT = "torch.jit._pickle."
 """Its functions make plain lists of numbers and tensors."""
+_LAYOUT = "torch.serialization._get_layout"
+"""Gives a constant that says how a sparse tensor is stored."""
 _DATA_ROOTS = frozenset(
     "argparse array ast collections copy copyreg copy_reg datetime decimal easydict enum fractions "
     "functools ml_collections numpy omegaconf pandas pathlib random re sklearn torch uuid yacs "
@@ -345,7 +347,7 @@ def _modern(module: str, name: str) -> str:
 
 def _refuse_code(path: str, *, is_class: bool) -> None:
     """Raise if what is called runs code, or could."""
-    if path.startswith(_LISTS_OF_TORCHSCRIPT):
+    if path.startswith(_LISTS_OF_TORCHSCRIPT) or path == _LAYOUT:
         return
     parts = path.split(".")
     known = any(".".join(parts[: count + 1]) in _RUNS_CODE for count in range(len(parts)))

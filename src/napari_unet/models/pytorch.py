@@ -59,6 +59,7 @@ _DTYPES = {
     "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
 }
+_QUANTISED = ("QInt", "QUInt")
 _WEIGHTS_KEYS = (
     "state_dict model_state_dict model_state model model_dict net net_state_dict network "
     "network_weights module weights params unet generator netG state"
@@ -330,6 +331,8 @@ def _declared(key: Any, storages: dict[str, _Storage]) -> Any:
         raise ValueError("it refers to what is no storage")
     root, count, kind = str(key[2]), key[4], key[1].path.rpartition(".")[2]
     dtype = torch.uint8 if kind == "UntypedStorage" else _DTYPES.get(kind.removesuffix("Storage"))
+    if dtype is None and kind.startswith(_QUANTISED):
+        raise ModelError(f"Quantised weights cannot be read; export float weights: {HOW_TO_SAVE}.")
     if dtype is None:
         raise ModelError(
             f"Its numbers are of a kind that cannot be computed with here ({kind}). "
@@ -355,6 +358,11 @@ def _make(path: str, arguments: tuple[Any, ...]) -> Any:
     if path == "torch._utils._rebuild_tensor_v3":
         storage, offset, size, stride, _, _, dtype = arguments[:7]
         return _view(storage, offset, size, stride, dtype)
+    if path == "torch._utils._rebuild_sparse_tensor":
+        raise ModelError(
+            "Sparse weights cannot be read; save them dense: each tensor's to_dense(), then "
+            f"{HOW_TO_SAVE}."
+        )
     if name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
         return arguments[0]
     if path == "torch._tensor._rebuild_from_type_v2":
