@@ -11,7 +11,13 @@ from napari_unet.models.recognise.drawing import Drawing, same
 from napari_unet.models.recognise.layers import natural_order
 from napari_unet.models.recognise.own import as_own
 from napari_unet.models.recognise.readings import Reading, find_family, sentences
-from napari_unet.models.recognise.refusing import first_damage, refuse_partial
+from napari_unet.models.recognise.refusing import (
+    first_damage,
+    refuse_gaps,
+    refuse_named,
+    refuse_partial,
+    refuse_several_heads,
+)
 from napari_unet.models.recognise.search import Search, Step
 from napari_unet.models.recognise.units import Unit, make_units
 from napari_unet.network.graph import IMAGE
@@ -51,6 +57,9 @@ def recognise_plain(layers: Layers) -> list[Found] | None:
         return None
     if first_damage(layers):
         return None
+    refuse_named(layers)
+    refuse_gaps(layers)
+    refuse_several_heads(layers)
     steps = find_steps(layers)
     if steps is None:
         return None
@@ -186,10 +195,13 @@ class _Reader:
             elif step.kind == "up":
                 skip = skips.pop()
                 x = self._up(x, step, scales_up.pop(0))
-                x, skip = self._fitted(x, skip)
+                if self._reading.skips:
+                    x, skip = self._fitted(x, skip)
             elif step.kind == "gate":
                 skip = self._gate(x, skip, step)
             elif step.how == "add":
+                if not self._reading.skips:
+                    continue
                 x = self._drawing.join("add", x, skip)
             else:
                 inputs = (skip, x) if self._reading.skip_first else (x, skip)
@@ -386,6 +398,8 @@ def _facts(network: Network) -> list[str]:
     facts = []
     if any(step.kind == "join" and step.how == "concatenate" for step in network.steps):
         facts.append("skip_first")
+    if _may_lack_skips(network):
+        facts.append("skips")
     if any(not step.transposed for step in network.ups()):
         facts.append("resize")
     norms = [unit for unit in network.blocks if unit.norm is not None]
@@ -400,6 +414,12 @@ def _facts(network: Network) -> list[str]:
     if network.before_neighbours:
         facts.append("adjacent_linear")
     return [*facts, "padded", "activation", "pooling"]
+
+
+def _may_lack_skips(network: Network) -> bool:
+    """Say whether the skips are added without anything that weighs them: then shapes tell none."""
+    joins = [step for step in network.steps if step.kind == "join"]
+    return all(step.how == "add" for step in joins) and not network.has("gate")
 
 
 def _are_neighbours(one: Unit, other: Unit) -> bool:
@@ -479,6 +499,8 @@ def _choices(network: Network, first: Reading, facts: Sequence[str]) -> list[Cho
     if "skip_first" in unknown:
         title = "upsampled channels first" if first.skip_first else "skip first"
         choices.append([(0.7, title, {"skip_first": not first.skip_first})])
+    if "skips" in unknown:
+        choices.append([(0.7, "no skips", {"skips": False})])
     if "resize" in unknown:
         kinds = (("nearest", False), ("linear", False), ("linear", True))
         mine = (first.resize, first.resize == "linear" and first.align_corners)

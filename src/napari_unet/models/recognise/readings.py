@@ -19,6 +19,8 @@ class Reading:
 
     family: str = "U-Net"
     skip_first: bool = False
+    skips: bool = True
+    """Whether features of the same level are added, where nothing but their sum would tell."""
     padded: bool = True
     order: Literal["norm-activation", "activation-norm"] = "norm-activation"
     activation: str = "relu"
@@ -205,6 +207,12 @@ def sentences(reading: Reading, facts: Sequence[str]) -> dict[str, str]:
             if reading.skip_first
             else "The upsampled features come before the skip.",
         ),
+        "skips": (
+            "skips",
+            "Features of the same level are added; tensors cannot tell it from no skips at all."
+            if reading.skips
+            else "There are no skips; tensors cannot tell it from features that are added.",
+        ),
         "padded": (
             "padding",
             "The convolutions keep the size."
@@ -260,7 +268,7 @@ def sentences(reading: Reading, facts: Sequence[str]) -> dict[str, str]:
         else "No activation follows the convolution of each upsampling.",
     )
     return {
-        texts[fact][0]: f"{texts[fact][1]} The tensors do not tell."
+        texts[fact][0]: texts[fact][1] + ("" if fact == "skips" else " The tensors do not tell.")
         for fact in facts
         if fact not in reading.known and fact in texts
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from napari_unet.errors import ModelError
+from napari_unet.models.recognise.heads import find_heads
 from napari_unet.models.recognise.search import Search
 from napari_unet.models.recognise.units import make_units
 
@@ -24,7 +26,11 @@ _OTHER_NETWORKS = (
     (r"lora_", "an addition to another network"),
     (r"lstm|gru|rnn", "a recurrent network"),
 )
+_LOOKALIKES = (
+    ("a VNet", (r"in_tr\.", r"down_tr\d+\.down_conv\.", r"up_tr\d+\.up_conv\.", r"out_tr\.")),
+)
 _FEWEST_LIKES = 3
+_MOST_NAMED = 6
 _ASK = "Ask for the weights of a U-Net."
 _WHOLE = "Get the file again, or ask the sender for the whole state dict."
 
@@ -146,6 +152,129 @@ def _where_it_ends(layers: Layers) -> str:
         f"{tuple(waiting[0].conv.weight.shape)} finds no place. Ask for it as ONNX or "
         "TorchScript, which say what is computed."
     )
+
+
+def refuse_named(layers: Layers) -> None:
+    """Raise if the names are those of a network that looks like a U-Net and is none.
+
+    Parameters
+    ----------
+    layers : Layers
+        All layers of a file.
+
+    Raises
+    ------
+    ModelError
+        If shapes alone would be read as another network than the names tell.
+    """
+    for kind, patterns in _LOOKALIKES:
+        if layers.has_keys(*patterns):
+            raise ModelError(
+                f"The weights are of {kind}, which is not a U-Net that can be read from tensors. "
+                "Use TorchScript or ONNX, which say what is computed."
+            )
+
+
+def refuse_several_heads(layers: Layers) -> None:
+    """Raise if several convolutions give channels that no other can read.
+
+    Parameters
+    ----------
+    layers : Layers
+        All layers of a file.
+
+    Raises
+    ------
+    ModelError
+        If there are tensors that no part of a U-Net uses.
+    """
+    units, rest = make_units(layers)
+    heads = [] if rest else find_heads(units, Search(units).may_gate())
+    if len(heads) < 2:
+        return
+    names = [
+        f"{head.name}.{role}"
+        for head in heads
+        for role in ("weight", "bias")[: 1 + head.conv.has_bias]
+    ]
+    ends = _listed([head.name for head in heads])
+    raise ModelError(
+        f"The weights are not of a U-Net that can be built: {ends} each end a network, and a "
+        "U-Net has one end. So there are tensors that no part of a U-Net uses, among "
+        f"{', '.join(names[:_MOST_NAMED])}. Take those of all ends but one out of the file, or "
+        "ask for it as ONNX or TorchScript, which say what is computed."
+    )
+
+
+def refuse_gaps(layers: Layers) -> None:
+    """Raise if a numbered list of modules lacks one.
+
+    Where modules of a sequence hold no tensors, numbers are left out as well. But those change
+    no channels: what stands behind the gap reads what is given before it. A step of two
+    throughout is such a sequence too, unless lists beside it hold every number.
+
+    Parameters
+    ----------
+    layers : Layers
+        All layers of a file.
+
+    Raises
+    ------
+    ModelError
+        If members that are alike stand on both sides of a gap.
+    """
+    lists = _numbered(layers)
+    full = {
+        (start.rpartition(".")[0], max(members))
+        for start, members in lists.items()
+        if sorted(members) == list(range(len(members)))
+    }
+    for start, members in lists.items():
+        places = sorted(members)
+        steps = {other - one for one, other in pairwise(places)}
+        alike = len({frozenset(_ends(start, at, members[at])) for at in places}) == 1
+        is_regular = len(steps) == 1 and (start.rpartition(".")[0], places[-1]) not in full
+        if not alike or steps <= {1} or is_regular:
+            continue
+        for one, other in pairwise(places):
+            last, first = _conv_of(members[one], -1), _conv_of(members[other], 0)
+            if other - one != 2 or last is None or first is None:
+                continue
+            if not set(last.sizes) & set(first.sizes):
+                name = f"{start}.{one + 1}"
+                raise ModelError(
+                    f"The weights are not complete: {name} is missing, though {start}.{one} and "
+                    f"{start}.{other}, which are alike, are there. {_WHOLE}"
+                )
+
+
+def _numbered(layers: Layers) -> dict[str, dict[int, list[Layer]]]:
+    """Collect the modules that are numbered, by what stands before the number."""
+    lists: dict[str, dict[int, list[Layer]]] = {}
+    for layer in layers:
+        parts = layer.name.split(".")
+        for at, part in enumerate(parts):
+            if part.isdecimal() and at:
+                start = ".".join(parts[:at])
+                lists.setdefault(start, {}).setdefault(int(part), []).append(layer)
+    return {start: members for start, members in lists.items() if len(members) > 1}
+
+
+def _ends(start: str, number: int, members: Sequence[Layer]) -> list[str]:
+    """List the tensors of a numbered module, without its name."""
+    before = len(f"{start}.{number}")
+    return [f"{layer.name[before:]}.{role}" for layer in members for role in layer.tensors]
+
+
+def _conv_of(members: Sequence[Layer], place: int) -> Layer | None:
+    """Return the first or last convolution of a module."""
+    convs = [layer for layer in members if layer.kind == "convolution"]
+    return convs[place] if convs else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Write names one after the other, the last after an and."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def refuse_partial(network: Network, family: Family | None) -> None:

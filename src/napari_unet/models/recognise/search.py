@@ -123,8 +123,14 @@ class Search:
         for block in self._find_blocks():
             self._reading.setdefault(block.wide, []).append(block)
 
+    def may_gate(self) -> set[Unit]:
+        """Return the units that may belong to attention gates."""
+        return {unit for gate in self._gates for unit in gate}
+
     def run(self) -> list[Step] | None:
         """Return the steps of the likeliest way, or None if there is none."""
+        if not self._may_come_back():
+            return None
         number = count()
         queue: list[tuple[float, int, float, _State]] = []
         came: dict[_State, tuple[_State | None, tuple[Step, ...]]] = {}
@@ -149,12 +155,49 @@ class Search:
             left -= 1
             if state.used.bit_count() > self.furthest[0].bit_count():
                 self.furthest = (state.used, state.last, state.channels)
-            if state.used == self._all and state.up and not state.skips:
+            if self._is_whole(state) and came[state][1][-1].kind == "unit":
                 found, bound, left = self._way(state, came), cost, min(left, _MORE_STATES)
                 continue
             for extra, following, steps in self._moves(state):
                 reach(cost + extra, following, state, steps)
         return found
+
+    def _is_whole(self, state: _State) -> bool:
+        """Say whether each unit is used and each skip came back."""
+        return state.used == self._all and state.up and not state.skips
+
+    def _may_come_back(self) -> bool:
+        """Say whether anything can double the size and join a skip, before ways are tried."""
+        if any(self._may_add(step) for ups in self._growing.values() for *_, step in ups):
+            return True
+        plain = [unit for unit in self._units if unit.may_be_plain]
+        read = {size for unit in self._units for size in unit.conv.sizes}
+        sums = {one + other for one in read for other in read}
+        narrowing = [unit for unit in plain if unit.narrow < unit.wide]
+        narrowing = [unit for unit in narrowing if unit.narrow in self._kept(unit)]
+        transposed = any(
+            step.transposed and step.units[0].conv.sizes[0] > step.units[0].conv.sizes[1]
+            for ups in self._growing.values()
+            for *_, step in ups
+        )
+        return (bool(narrowing) or transposed) and any(unit.wide in sums for unit in plain)
+
+    def _kept(self, unit: Unit) -> set[int]:
+        """Return the widths that other units may read, alone or beside a skip."""
+        sizes = {size for other in self._units if other is not unit for size in other.conv.sizes}
+        return sizes | {size - other for size in sizes for other in sizes}
+
+    @staticmethod
+    def _may_add(step: Step) -> bool:
+        """Say whether features of the same level may be added after an upsampling.
+
+        A convolution of odd kernel that keeps the width is one of any chain: then names tell.
+        """
+        if not step.transposed:
+            return False
+        unit = step.units[0]
+        named = re.search(r"up|trans|deconv", unit.name.lower()) is not None
+        return not unit.keeps_size or unit.conv.sizes[0] > unit.conv.sizes[1] or named
 
     @staticmethod
     def _way(
@@ -255,7 +298,7 @@ class Search:
                 mask = state.used | used | gate_used
                 for how, channels, join_cost in (
                     ("concatenate", narrow + skip, 0.0),
-                    ("add", skip if skip == narrow and step.transposed else 0, 2.0),
+                    ("add", skip if skip == narrow and self._may_add(step) else 0, 2.0),
                 ):
                     if next(self._blocks(channels, mask), None) is None:
                         continue  # nothing could read it
