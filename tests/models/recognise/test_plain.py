@@ -143,7 +143,7 @@ def test_a_published_layout_gives_the_original_answer(draw: Any, seed: int) -> N
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("draw", FAMILY_NETS, ids=names)
 def test_hundreds_of_a_published_layout_give_the_original_answer(draw: Any) -> None:
-    for seed in range(100, 300):
+    for seed in range(100, 200):
         net, size, channels = draw(random.Random(seed))
         try:
             assert_right(net, size, channels)
@@ -283,12 +283,12 @@ def test_a_layout_of_nobody_is_found_from_shapes_and_order(seed: int) -> None:
 @pytest.mark.timeout(1200)
 def test_hundreds_of_layouts_of_nobody_are_found_but_for_few() -> None:
     wrong = []
-    for seed in range(1000, 1400):
+    for seed in range(1000, 1200):
         try:
             assert_structure(seed, dict)
         except (AssertionError, UnetError):
             wrong.append(seed)
-    assert len(wrong) <= 4, wrong
+    assert len(wrong) <= 2, wrong
 
 
 def without_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -304,7 +304,7 @@ def without_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_names_that_tell_nothing_are_enough_where_each_level_is_wider() -> None:
     wrong, tried = [], 0
-    for seed in range(2000, 2200):
+    for seed in range(2000, 2120):
         net, size, reading = draw_any(random.Random(seed))
         o = net.options
         if o["residual"] or o["up"] not in ("transposed", "nearest+2", "linear") or o["count"] != 2:
@@ -315,7 +315,7 @@ def test_names_that_tell_nothing_are_enough_where_each_level_is_wider() -> None:
             assert difference(found, net, size, o["channels"]) < TOLERANCE
         except (AssertionError, UnetError):
             wrong.append(seed)
-    assert tried > 20
+    assert tried > 10
     assert not wrong
 
 
@@ -333,7 +333,7 @@ def shuffled(tensors: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Ten
 
 @pytest.mark.slow
 def test_modules_in_any_order_are_put_together() -> None:
-    for seed in range(40):
+    for seed in range(20):
         net = Any_((4, 8, 16, 32), norm="batch", count=2, skip_first=seed % 2 == 0)
         tensors = shuffled(nets.shaken(net, seed).state_dict(), seed)
         found = read(tensors, Reading(skip_first=seed % 2 == 0))

@@ -156,3 +156,10 @@ def test_a_vnet_is_refused_by_its_names() -> None:
     tensors |= {f"{name}.weight": torch.ones(4, 4, 2, 2) for name in names[1:3]}
     with pytest.raises(ModelError, match="VNet, which is not a U-Net that can be read"):
         recognise(tensors)
+
+
+def test_a_convolution_that_reads_what_nothing_gives_is_named() -> None:
+    tensors = nets.Brain(1, 3, 4, 3).state_dict()
+    tensors["upconv3.weight"] = tensors["upconv3.weight"][:-1]
+    with pytest.raises(ModelError, match=r"nothing gives the channels that upconv3 reads"):
+        recognise(tensors)

@@ -1,4 +1,4 @@
-"""Networks with several outputs are told by convolutions whose answer nothing reads."""
+"""Convolutions that nothing reads, and those that read what nothing gives, need no search."""
 
 from __future__ import annotations
 
@@ -37,6 +37,26 @@ def find_heads(units: Sequence[Unit], gates: Collection[Unit] = ()) -> list[Unit
     of_image = [unit for unit in units if unit not in maybe and not _reads(unit) & explained]
     read = {size for unit in units if unit not in of_image[:1] for size in _reads(unit)}
     return [unit for unit in maybe if not ({unit.narrow} | {unit.narrow + n for n in given}) & read]
+
+
+def find_orphans(units: Sequence[Unit]) -> list[Unit]:
+    """Find convolutions that read neither the image nor what others give, alone or with a skip.
+
+    Parameters
+    ----------
+    units : sequence of Unit
+        All convolutions of a file.
+
+    Returns
+    -------
+    list of Unit
+        In the order of the file; of a U-Net none. The first that reads what nothing gives, and
+        those of its width, are thought to read the image.
+    """
+    given = {size for unit in units for size in _gives(unit)}
+    given |= {one + other for one in given for other in given}
+    without = [unit for unit in units if not _reads(unit) & given]
+    return [unit for unit in without if unit.wide != without[0].wide]
 
 
 def _gives(unit: Unit) -> set[int]:

@@ -83,7 +83,9 @@ def find_steps(layers: Layers) -> list[Step] | None:
         In the order in which they are computed; None if they are no U-Net's.
     """
     by_name = sorted(layers, key=lambda layer: natural_order(layer.name))
-    steps = _assemble(layers) or _assemble(by_name)  # a file may be in no order at all
+    steps = _assemble(layers)
+    if steps is None and by_name != list(layers):
+        steps = _assemble(by_name)  # a file may be in no order at all
     return steps and _with_bare_shortcuts(steps)
 
 

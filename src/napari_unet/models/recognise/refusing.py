@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from napari_unet.errors import ModelError
-from napari_unet.models.recognise.heads import find_heads
+from napari_unet.models.recognise.heads import find_heads, find_orphans
 from napari_unet.models.recognise.search import Search
 from napari_unet.models.recognise.units import make_units
 
@@ -138,6 +138,14 @@ def _where_it_ends(layers: Layers) -> str:
         return (
             f"The weights do not fit together: {rest[0].name} has {rest[0].weight.numel()} "
             f"channels, which no convolution beside it gives. {_WHOLE}"
+        )
+    orphans = find_orphans(units)
+    if orphans:
+        return (
+            "The weights are not of a U-Net that can be built: nothing gives the channels that "
+            f"{orphans[0].name} reads, with a weight of shape "
+            f"{tuple(orphans[0].conv.weight.shape)}. If it should be one, get the file again, or "
+            "ask for it as ONNX or TorchScript, which say what is computed."
         )
     search = Search(units)
     search.run()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from napari_unet.models.recognise.heads import find_orphans
 from napari_unet.models.recognise.units import Unit, common_starts
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Search:
 
     def run(self) -> list[Step] | None:
         """Return the steps of the likeliest way, or None if there is none."""
-        if not self._may_come_back():
+        if not self._may_come_back() or find_orphans(self._units):
             return None
         number = count()
         queue: list[tuple[float, int, float, _State]] = []
