@@ -64,6 +64,7 @@ DAMAGED = (
     ValueError,
     KeyError,
     IndexError,
+    RuntimeError,  # imagecodecs, where it is installed
     struct.error,
     zlib.error,
     ElementTree.ParseError,
