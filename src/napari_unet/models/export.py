@@ -192,7 +192,7 @@ def torchscript(model: Model) -> bytes:
         # Tracing is on its way out, and warns of each size that our checks compare; the result
         # is tried at another size below.
         warnings.simplefilter("ignore")
-        traced: Any = torch.jit.trace(net, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced: Any = torch.jit.trace(net, example, check_trace=False)  # type: ignore[no-untyped-call]  # torch: no types
         try:
             difference = float((traced(other) - probabilities(model, other)).abs().max())
         except RuntimeError:

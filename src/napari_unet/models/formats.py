@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from napari_unet.errors import ModelError
+from napari_unet.models.damage import UNREADABLE_ZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -272,7 +273,7 @@ def _zip(file: BinaryIO) -> Format:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):
+    except UNREADABLE_ZIP:
         file.seek(0)
         is_text = file.read(_SEARCHED).count(b"\xef\xbf\xbd") > 8
         return MANGLED if is_text else BROKEN_ZIP

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unet.network.graph import ActivationKind, PaddingMode, Sides, Sizes
+    from napari_unet.network.graph import ActivationKind, JoinKind, PaddingMode, Sides, Sizes
 
     Ints = NDArray[np.int64]
 
@@ -504,7 +504,7 @@ class GraphBuilder:
 
     def join(
         self,
-        how: Literal["concatenate", "add", "subtract", "multiply", "maximum"],
+        how: JoinKind,
         parts: Sequence[Feature],
         name: str = "",
     ) -> Feature:
@@ -576,7 +576,7 @@ class GraphBuilder:
             channels=0 if plain_numbers else x.channels,
         )
         weights = {} if plain_numbers else {"weight": factor, "bias": offset}
-        result = self._add(node, x.channels, x.sizes, order=x.order, **weights)  # type: ignore[arg-type]
+        result = self._add(node, x.channels, x.sizes, order=x.order, **weights)  # type: ignore[arg-type]  # no tensors where plain numbers
         if isinstance(given[0], float) and isinstance(given[1], float):
             self._scaled_from[result.node] = (x, given[0], given[1])
         return result

@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import ModelError
+from napari_unet.models.damage import DAMAGED
 from napari_unet.models.graph_builder import (
     CHANNEL,
     Feature,
@@ -44,17 +44,6 @@ _MOST_LAYERS = 4096
 _DEEPEST = 10
 _NETWORKS = {"Functional", "Model", "Sequential"}
 _FOLDERS = ("layers", "_layer_checkpoint_dependencies", "_self_tracked_trackables", "_layers")
-_BROKEN = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    RuntimeError,
-    MemoryError,
-)
 
 
 def read_keras(path: Path) -> list[Found]:
@@ -79,9 +68,7 @@ def read_keras(path: Path) -> list[Found]:
         if zipfile.is_zipfile(path):
             return _read_archive(path)
         return _read_hdf5(path)
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise ModelError(_damaged(path, error)) from error
-    except _BROKEN as error:
+    except DAMAGED as error:
         raise ModelError(_damaged(path, error)) from error
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unet.models.onnx import Reader
-    from napari_unet.network.graph import PaddingMode, Sides
+    from napari_unet.network.graph import JoinKind, PaddingMode, Sides
 
 _LINEAR_ABOVE = 15.0  # softplus differs from its input by less than 1e-6
 _PADDING_MODES: dict[str, PaddingMode] = {
@@ -25,6 +25,14 @@ _PADDING_MODES: dict[str, PaddingMode] = {
     "reflect": "reflect",
     "edge": "replicate",
     "wrap": "circular",
+}
+
+_JOINS: dict[str, JoinKind] = {
+    "Add": "add",
+    "Sum": "add",
+    "Sub": "subtract",
+    "Mul": "multiply",
+    "Max": "maximum",
 }
 
 
@@ -430,10 +438,9 @@ def _arithmetic(reader: Reader, step: Step) -> Value:
         raise unsupported(f"{op} in a norm of groups")
     features = [value for value in step.inputs if isinstance(value, Feature)]
     if len(features) == len(step.inputs):
-        how = {"Add": "add", "Sum": "add", "Sub": "subtract", "Mul": "multiply", "Max": "maximum"}
-        if op not in how:
+        if op not in _JOINS:
             raise unsupported(f"{op} of two layers")
-        return builder.join(how[op], features)  # type: ignore[arg-type]
+        return builder.join(_JOINS[op], features)
     if len(step.inputs) != 2 or op in {"Max", "Sum"}:
         raise unsupported(f"{op} with fixed numbers")
     x = features[0]

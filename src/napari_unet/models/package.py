@@ -12,11 +12,11 @@ import posixpath
 import re
 import stat
 import zipfile
-import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import ModelError
+from napari_unet.models.damage import UNREADABLE_ZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,10 +218,7 @@ class Package:
             with opened as file:
                 while chunk := file.read(_CHUNK):
                     yield chunk
-        except (
-            *(OSError, EOFError, ValueError, RuntimeError, NotImplementedError),
-            *(zipfile.BadZipFile, zlib.error),
-        ) as error:
+        except UNREADABLE_ZIP as error:
             raise ModelError(
                 f"{name} in {self.path.name} cannot be read ({error}). Download it again."
             ) from error
@@ -295,7 +292,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
     """Open a zip; refuse one that is made to do harm."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except UNREADABLE_ZIP as error:
         raise ModelError(
             f"{path.name} is damaged or incomplete ({error}). Download it again."
         ) from error

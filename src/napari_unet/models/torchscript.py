@@ -12,13 +12,13 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from napari_unet.errors import ModelError
+from napari_unet.models.damage import DAMAGED
 from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.graph_builder import (
     Feature,
@@ -64,17 +64,6 @@ _STORAGES: dict[str, torch.dtype] = {
     "BoolStorage": torch.bool,
 }
 _LISTS = {"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"}
-_ERRORS_OF_DAMAGE = (
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    RuntimeError,
-    MemoryError,
-)
 
 
 def read_torchscript(path: Path) -> list[Found]:
@@ -100,9 +89,7 @@ def read_torchscript(path: Path) -> list[Found]:
             parts = _Archive(archive)
             card = parts.read(_CARD, _MOST_CARD).decode() if _CARD in parts else None
             return [with_card(found, card) for found in _read(path, parts)]
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise ModelError(_damaged(path, error)) from error
-    except _ERRORS_OF_DAMAGE as error:
+    except DAMAGED as error:
         raise ModelError(_damaged(path, error)) from error
 
 
@@ -330,7 +317,7 @@ def _traced_shape(archive: _Archive) -> list[int] | None:
     try:
         text = io.BytesIO(archive.read("traced_inputs.pkl", _MOST_PICKLE))
         given = read_pickle(text, make, lambda _: None)
-    except _ERRORS_OF_DAMAGE:
+    except DAMAGED:
         return None
     waiting = [given]
     while waiting:

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_unet.models.torchscript_code import Interpreter, Operation
-    from napari_unet.network.graph import PaddingMode, Sides
+    from napari_unet.network.graph import JoinKind, PaddingMode, Sides
 
 _LARGEST_INDEX = 1 << 62
 _LONGEST_LIST = 10_000
+_JOINS: dict[str, JoinKind] = {
+    "add": "add",
+    "sub": "subtract",
+    "rsub": "subtract",
+    "mul": "multiply",
+}
 _MODES: dict[str, PaddingMode] = {
     "constant": "zeros",
     "reflect": "reflect",
@@ -591,7 +597,7 @@ def _arithmetic(name: str) -> Callable[[_Call], Any]:
         if name == "rsub":
             a, b = b, a
         alpha = call.at.number(call.get(2, "alpha", 1)) if name in {"add", "sub", "rsub"} else 1
-        how = {"add": "add", "sub": "subtract", "rsub": "subtract", "mul": "multiply"}.get(name)
+        how = _JOINS.get(name)
         rounding = call.named.get("rounding_mode")
         builder = call.builder
         if isinstance(a, Feature) or isinstance(b, Feature):
@@ -601,7 +607,7 @@ def _arithmetic(name: str) -> Callable[[_Call], Any]:
                 if how is None:
                     raise unsupported(f"{name} of two layers")
                 scaled = builder.linear(b, float(alpha)) if alpha != 1 else b
-                return builder.join(how, [a, scaled])  # type: ignore[arg-type]
+                return builder.join(how, [a, scaled])
             if isinstance(a, Feature):
                 number = _number_for(a, b)
                 if name == "mul":

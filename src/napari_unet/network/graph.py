@@ -38,6 +38,7 @@ Sides = tuple[tuple[int, int], ...]
 """Pixels before and after, per spatial axis."""
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+JoinKind = Literal["concatenate", "add", "subtract", "multiply", "maximum"]
 ActivationKind = Literal[
     "relu",
     "leaky_relu",
@@ -183,9 +184,7 @@ class Join(Node):
     """
 
     op: Literal["join"] = "join"
-    how: Literal["concatenate", "add", "subtract", "multiply", "maximum"] = Field(
-        description="What is done with them."
-    )
+    how: JoinKind = Field(description="What is done with them.")
 
 
 class Linear(Node):

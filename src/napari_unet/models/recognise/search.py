@@ -297,9 +297,10 @@ class Search:
             odd += _MIXED if state.way_up not in ("", way_up) else 0.0
             for gate_cost, gate_used, gate_last, gate in gates:
                 mask = state.used | used | gate_used
-                for how, channels, join_cost in (
-                    ("concatenate", narrow + skip, 0.0),
-                    ("add", skip if skip == narrow and self._may_add(step) else 0, 2.0),
+                may_add = skip == narrow and self._may_add(step)
+                for join, channels, join_cost in (
+                    (Step("join", how="concatenate"), narrow + skip, 0.0),
+                    (Step("join", how="add"), skip if may_add else 0, 2.0),
                 ):
                     if next(self._blocks(channels, mask), None) is None:
                         continue  # nothing could read it
@@ -317,7 +318,7 @@ class Search:
                     yield (
                         cost + odd + gate_cost + join_cost,
                         following,
-                        (step, *gate, Step("join", how=how)),  # type: ignore[arg-type]
+                        (step, *gate, join),
                     )
 
     def _upsamplings(self, state: _State) -> Iterator[tuple[float, int, int, int, Step]]:
