@@ -23,8 +23,8 @@ READY := $(VENV)/.ready
 BENCHMARKS_READY := $(BENCHMARKS_VENV)/.ready
 BENCHMARK := $(abspath $(BENCHMARKS_VENV))/bin/python benchmarks
 SCREEN := tools/with_screen.sh
-# The screen comes from with_screen.sh, not from pytest-xvfb, should that be installed.
-PYTEST := $(SCREEN) $(BIN)/python -m pytest -p no:xvfb
+# As many tests at once as there are cores, each process with a screen of its own (pytest-xvfb).
+PYTEST := $(BIN)/python -m pytest -n logical --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo app test fast check format pictures benchmarks clean
