@@ -35,8 +35,12 @@ class Learned(Settings):
     Numbers and settings are kept as plain values, so that a later version can read them.
     """
 
-    parent: str = Field(description="Name of the model that learned.")
+    parent: str = Field(description="Name of the model that learned, as it was called then.")
+    parent_weights: str = Field(
+        "", description="Checksum (SHA-256) of its weights: by it, it is found under any name."
+    )
     created: str = Field(description="When, ISO 8601.")
+    regions: int = Field(0, ge=0, description="Checked regions, as far as they were told.")
     planes: int = Field(description="Planes on which something was vouched for.")
     objects: int = Field(description="Objects vouched for on them, held-out ones included.")
     vouched_px: int = Field(description="Pixels vouched for.")

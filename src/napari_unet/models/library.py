@@ -31,10 +31,11 @@ from napari_unet.models.formats import CARD_KEY, OWN, Format, refusal, sniff
 from napari_unet.settings import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 Origin = Literal["bundled", "user", "recent"]
 SUFFIX = ".safetensors"
+REPORT_SUFFIX = ".json"
 FORMAT_KEY = "napari_unet_format"
 CHECKSUM_KEY = "napari_unet_sha256"
 FORMAT = 1
@@ -165,13 +166,15 @@ def find_reading(name_or_path: str | Path) -> tuple[Path, int]:
     )
 
 
-def free_name(wanted: str) -> str:
+def free_name(wanted: str, also_taken: Collection[str] = ()) -> str:
     """Return a name that no model has yet: ``nuclei 2`` after ``nuclei``, then ``nuclei 3``.
 
     Parameters
     ----------
     wanted : str
         Any text; what cannot stand in a file name is replaced, a number at its end is counted on.
+    also_taken : collection of str
+        Names of what is not in the list.
 
     Returns
     -------
@@ -180,6 +183,7 @@ def free_name(wanted: str) -> str:
     """
     name = _NOT_IN_FILE_NAMES.sub(" ", wanted)[:_LONGEST_NAME].strip(" .") or "model"
     taken = {path.stem.casefold() for _, path, _ in _files()}
+    taken |= {other.casefold() for other in also_taken}
     if name.casefold() not in taken:
         return name
     stem = re.sub(r" \d{1,6}$", "", name)
@@ -289,6 +293,22 @@ def is_bundled(path: Path) -> bool:
     return path.absolute().parent.resolve() == _BUNDLED.resolve()
 
 
+def report_path(model: Path) -> Path:
+    """Return where the report of the run that made a model lies: beside it.
+
+    Parameters
+    ----------
+    model : Path
+        The file of the model.
+
+    Returns
+    -------
+    Path
+        There is none beside a model that was not retrained.
+    """
+    return model.with_suffix(REPORT_SUFFIX)
+
+
 def rename_model(path: Path, name: str) -> Path:
     """Give a file in the person's folder another name; its content stays.
 
@@ -323,6 +343,8 @@ def rename_model(path: Path, name: str) -> Path:
         raise ModelError(f"There is a model {wanted!r} already. Choose another name.")
     try:
         path.rename(target)
+        if report_path(path).exists():
+            report_path(path).rename(report_path(target))
     except OSError as error:
         raise FileError(f"{path.name} cannot be renamed: {error.strerror}.") from error
     return target
@@ -349,6 +371,7 @@ def remove_model(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+            report_path(path).unlink(missing_ok=True)
     except OSError as error:
         raise FileError(f"{path.name} cannot be removed: {error.strerror}.") from error
 
@@ -506,7 +529,8 @@ def _files() -> Iterator[tuple[str, Path, Literal["bundled", "user"]]]:
 def _weights_in(folder: Path, pattern: str) -> list[Path]:
     """List the files in a folder; none where it is missing or may not be read."""
     try:
-        return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+        found = folder.glob(pattern)
+        return sorted(p for p in found if p.name[0] != "." and p.suffix != REPORT_SUFFIX)
     except OSError:
         return []
 
