@@ -21,7 +21,13 @@ from napari_unet.network.graph import IMAGE
 from napari_unet.network.graph_folding import count_readers, folded_graph_net
 from napari_unet.network.graph_layers import ActivationLayer, PoolingLayer, no_sides
 from napari_unet.network.graph_rules import Window, node_window, sizes_along
-from napari_unet.network.inference import Box, Part, _channels_last
+from napari_unet.network.parts import (
+    Box,
+    Part,
+    channels_last,
+    move_channels_last,
+    with_all_digits,
+)
 from napari_unet.network.receptive_field import Span
 
 if TYPE_CHECKING:
@@ -67,10 +73,8 @@ class GraphInferenceNet:
         self, net: GraphNet, device: torch.device, dtype: torch.dtype | None = None
     ) -> None:
         self.device, self.dtype = device, dtype or next(net.parameters()).dtype
-        self._net = folded_graph_net(net).to(device, self.dtype)
-        for parameter in self._net.parameters():
-            if parameter.ndim > 2:
-                parameter.data = _channels_last(parameter.data)
+        self._net = folded_graph_net(net)
+        move_channels_last(self._net, device, self.dtype)
         self._is_exact, self._output_size = net.exact, net.output_size
         self._readers = count_readers(self._net.architecture)
         self._prepare_layers()
@@ -92,9 +96,8 @@ class GraphInferenceNet:
         Tensor of float32 or float64, shape (N, classes, *kept)
             On the device.
         """
-        x = _channels_last(x.to(self.device, self.dtype))
+        x = channels_last(x.to(self.device, self.dtype))
         sizes = [int(size) for size in x.shape[2:]]
-        parts = kept or [slice(0, None)] * len(sizes)
         with torch.inference_mode():
             # What measures all of a tile would measure something else in a part of it.
             if kept and self._is_exact and all(self._output_size(size) for size in sizes):
@@ -104,8 +107,9 @@ class GraphInferenceNet:
                 ]
                 logits = self._compute_parts(x, plans)
             else:
-                logits = self._compute_all(x)[(slice(None), slice(None), *parts)]
-        return logits if self.dtype == torch.float64 else logits.float()
+                logits = self._compute_all(x)
+                logits = logits if kept is None else logits[(..., *kept)]
+        return with_all_digits(logits)
 
     def _compute_all(self, x: Tensor) -> Tensor:
         """Compute every node as a whole."""

@@ -21,7 +21,6 @@ convolutions look at, so that what it computes in between is small enough to be 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,16 @@ import torch
 
 from napari_unet.network.allocator import is_at_hand
 from napari_unet.network.folding import folded_copy, speed_up_on_cpu
+from napari_unet.network.parts import (
+    Box,
+    Part,
+    box_of,
+    channels_last,
+    length,
+    move_channels_last,
+    whole_box,
+    with_all_digits,
+)
 from napari_unet.network.receptive_field import Span, layer_reads
 
 if TYPE_CHECKING:
@@ -36,36 +45,11 @@ if TYPE_CHECKING:
 
     from napari_unet.network.unet import UNet
 
-Box = tuple[Span, ...]
-"""One span per spatial axis."""
-
 STRIP_BYTES = 16 * 2**20  # of a strip: less than what is given back to the system at once
 UNLIMITED = 2**62
 TOP_MAPS = 4  # so many features of the uppermost level are alive at once, without strips
 LEAST_ROWS = 64  # of a strip: the rows that strips compute twice must be few among them
 GRID_PX = 8  # what is joined lies on this grid, so that columns can be computed together
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a level's features."""
-
-    values: torch.Tensor
-    """Shape (N, C, *sizes)."""
-    first: tuple[int, ...]
-    """Which pixel of the level is the part's first; one number per spatial axis."""
-
-    def cut(self, box: Sequence[Span]) -> torch.Tensor:
-        """Cut a box of the level out of the part."""
-        values = self.values
-        for axis, (span, first) in enumerate(zip(box, self.first, strict=True), start=2):
-            values = values.narrow(axis, span.first - first, _length(span))
-        return values
-
-    def rows(self, rows: Span) -> Part:
-        """Cut rows out of the part, all that it has of them."""
-        cut = self.values.narrow(2, rows.first - self.first[0], _length(rows))
-        return Part(cut, (rows.first, *self.first[1:]))
 
 
 class InferenceNet:
@@ -95,10 +79,7 @@ class InferenceNet:
         self._net = folded_copy(net)
         if is_cpu:
             speed_up_on_cpu(self._net)
-        self._net = self._net.to(device, self.dtype)
-        for parameter in self._net.parameters():
-            if parameter.ndim > 2:
-                parameter.data = _channels_last(parameter.data)
+        move_channels_last(self._net, device, self.dtype)
         self._chosen_strip_bytes = strip_bytes
         self._memory = Memory()
 
@@ -119,9 +100,8 @@ class InferenceNet:
             On the device.
         """
         net, output = self._net, [self._net.output_size(size) for size in x.shape[2:]]
-        parts = kept or [slice(0, size) for size in output]
-        box = tuple(Span(part.start, part.stop - 1) for part in parts)
-        x = _channels_last(x.to(self.device, self.dtype))
+        box = box_of(kept, output)
+        x = channels_last(x.to(self.device, self.dtype))
         self._strip_bytes = self._chosen_strip_bytes or self._choose_strip_bytes(x)
         with torch.inference_mode():
             # A norm over all of a tile would measure something else in a part of it.
@@ -129,7 +109,7 @@ class InferenceNet:
                 logits = self._compute(x, box)
             else:
                 logits = Part(net(x), (0,) * len(box)).cut(box)
-        return logits if self.dtype == torch.float64 else logits.float()
+        return with_all_digits(logits)
 
     def _choose_strip_bytes(self, x: torch.Tensor) -> int:
         """Return how much a strip may take: no end of it where memory need not be fetched."""
@@ -160,9 +140,9 @@ class InferenceNet:
         """Run a block of the contracting path; return what its skip needs, and the pooled."""
         net, block = self._net, self._net.blocks[level]
         sizes = [size - block.shrinkage for size in part.values.shape[2:]]
-        everything = tuple(Span(0, size - 1) for size in sizes)
+        everything = whole_box(sizes)
         skip = Gathered(tuple(span.shifted(net.crops[level]) for span in joined))
-        pooled = Gathered(tuple(Span(0, size // 2 - 1) for size in sizes))
+        pooled = Gathered(whole_box([size // 2 for size in sizes]))
         for rows in self._strips(part.values, everything, block.widths):
             read = block.reads(rows).clipped(part.values.shape[2])
             features = Part(block(part.rows(read).values), (read.first, *part.first[1:]))
@@ -204,10 +184,10 @@ class InferenceNet:
 
     def _strips(self, x: torch.Tensor, box: Box, widths: tuple[int, ...]) -> Iterator[Span]:
         """Cut the rows of a box into even strips that stay in the cache."""
-        rows = _length(box[0])
+        rows = length(box[0])
         row_bytes = len(x) * sum(widths[:2]) * self.dtype.itemsize
         for span in box[1:]:
-            row_bytes *= _length(span)
+            row_bytes *= length(span)
         most = max(LEAST_ROWS, self._strip_bytes // row_bytes)
         count = -(-rows // most)
         step = -(-rows // count // 2) * 2
@@ -238,7 +218,7 @@ class Gathered:
             self.part = features  # all at once: no need to copy
             return
         if first == wanted.first:
-            sizes, like = [_length(span) for span in self._box], features.values
+            sizes, like = [length(span) for span in self._box], features.values
             values = (
                 like.new_empty((*like.shape[:2], *sizes))
                 if memory is None
@@ -266,14 +246,3 @@ class Memory:
             self._blocks[name] = torch.from_numpy(np.empty(count, np.uint8))
         flat = self._blocks[name][:count].view(like.dtype)
         return flat.view(batch, *sizes, channels).movedim(-1, 1)
-
-
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    """Lay features (N, C, *spatial) out so that the channels of a pixel lie side by side."""
-    x = x.movedim(1, -1)
-    return x.flatten().view(x.shape).movedim(-1, 1)  # says so even of a single channel
-
-
-def _length(span: Span) -> int:
-    """Count the pixels of a span."""
-    return span.last - span.first + 1
