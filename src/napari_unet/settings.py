@@ -16,6 +16,8 @@ from napari_unet.errors import SettingError, described
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "half"]
+Loss = Literal["both", "cross-entropy", "dice"]
+Optimizer = Literal["adamw", "sgd"]
 Norm = Literal["none", "batch", "instance", "group"]
 PresetName = Literal["ronneberger2015", "same-bn", "light-bn", "upconv-dropout", "three-level"]
 
@@ -332,9 +334,35 @@ class FinetuneSettings(Settings):
         None, ge=1, description="Number of training steps; instead of a time budget."
     )
     learning_rate: float = Field(
-        1e-3, gt=0, le=0.1, description="Largest step of the optimiser (AdamW), after warm-up."
+        1e-3, gt=0, le=0.1, description="Largest step of the optimiser, after warm-up."
     )
-    weight_decay: float = Field(1e-2, ge=0, le=1, description="Pull of the weights towards zero.")
+    optimizer: Optimizer = Field(
+        "adamw",
+        description=(
+            "How the weights follow the gradient. adamw: AdamW, for all uses; sgd: stochastic "
+            "gradient descent with a momentum, as the U-Net was published."
+        ),
+    )
+    momentum: float = Field(
+        0.99, ge=0, lt=1, description="Share of the last step that sgd keeps; 0.99 as published."
+    )
+    weight_decay: float = Field(
+        1e-2, ge=0, le=1, description="Pull of the weights towards zero, with their size (L2)."
+    )
+    l1: float = Field(
+        0.0, ge=0, le=1, description="Pull of the weights towards zero, whatever their size (L1)."
+    )
+    dropout: bool = Field(
+        False,
+        description="Let the network's own dropout, if it has any, drop signals while it learns.",
+    )
+    loss: Loss = Field(
+        "both",
+        description=(
+            "What the network is to make small. both: the sum of cross-entropy and Dice loss; "
+            "cross-entropy: as the U-Net was published; dice: the overlap alone."
+        ),
+    )
     batch: int = Field(4, ge=1, le=64, description="Crops per training step.")
     crop_px: int = Field(
         128, ge=32, le=1024, description="Side of the square training crops, in pixels."
@@ -388,8 +416,18 @@ class FinetuneSettings(Settings):
         "auto",
         description=(
             "Digits the network computes with while it learns; its weights keep all. float32: "
-            "all; half: fewer (bfloat16), in about two thirds of the time where the processor is "
-            "made for it; auto: half there, else float32."
+            "all; half: fewer (bfloat16; float16 with scaled gradients on GPUs without it), in "
+            "about two thirds of the time where the processor is made for it; auto: half there, "
+            "else float32."
+        ),
+    )
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description=(
+            "Processors of this kind that learn together, each from its share of the crops of a "
+            "step: the GPUs of this computer, or so many processes on its CPU."
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -105,3 +106,54 @@ def test_the_sum_is_the_sum_of_its_parts_in_half_precision_too():
     half = masked_loss(logits.bfloat16(), targets, weights)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, whole, atol=0.01, rtol=0.01)
+
+
+def plain_cross_entropy(logits, targets, weights) -> float:
+    """Equation 1 of the paper pixel by pixel, doi:10.1007/978-3-319-24574-4_28."""
+    total = 0.0
+    for crop in range(logits.shape[0]):
+        for y, x in np.ndindex(*logits.shape[2:]):
+            a = logits[crop, :, y, x]
+            p = np.exp(a) / np.exp(a).sum()
+            total -= weights[crop, 0, y, x] * np.log(p[targets[crop, :, y, x].argmax()])
+    return total / weights.sum()
+
+
+def plain_dice(probability, targets, weights) -> float:
+    """The overlap of V-Net, doi:10.1109/3DV.2016.79, section 3, class by class."""
+    losses = []
+    for k in range(targets.shape[1]):
+        p, t, w = probability[:, k], targets[:, k], weights[:, 0]
+        both, either = (w * p * t).sum(), (w * p**2).sum() + (w * t**2).sum()
+        losses.append(1 - (2 * both + 1) / (either + 1))
+    return float(np.mean(losses))
+
+
+def test_the_losses_are_the_published_ones():
+    logits, targets, weights = batch()
+    plain = [values.double().numpy() for values in (logits, targets, weights)]
+    probability = np.exp(plain[0]) / np.exp(plain[0]).sum(axis=1, keepdims=True)
+    entropy = plain_cross_entropy(*plain)
+    dice = plain_dice(probability, *plain[1:])
+    for kind, expected in {"cross-entropy": entropy, "dice": dice, "both": entropy + dice}.items():
+        loss = masked_loss(logits, targets, weights, "softmax", kind)
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("kind", ["both", "cross-entropy", "dice"])
+def test_the_sums_over_two_parts_of_a_batch_add_up_to_the_loss_of_the_whole(kind, activation):
+    logits, targets, weights = batch()
+    sums: list[list[torch.Tensor]] = [[], []]
+    for part, kept in enumerate(sums):
+        halves = (values[part : part + 1] for values in (logits, targets, weights))
+
+        def keep(total: torch.Tensor, kept=kept) -> torch.Tensor:
+            kept.append(total)
+            return total
+
+        masked_loss(*halves, activation, kind, keep)
+    totals = iter([one + other for one, other in zip(*sums, strict=True)])
+    first = (values[:1] for values in (logits, targets, weights))
+    whole = masked_loss(*first, activation, kind, lambda total: next(totals))
+    torch.testing.assert_close(whole, masked_loss(logits, targets, weights, activation, kind))

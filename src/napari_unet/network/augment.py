@@ -321,7 +321,7 @@ def _summed_up(terms: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _functions(length: int, device: torch.device) -> Tensor:
-    """The functions along an axis that positions are made of, shape (length, 5).
+    """Compute the functions along an axis that positions are made of, shape (length, 5).
 
     The share of each of three nodes in a bicubic curve through them, the pixel's distance from the
     middle, and 1.

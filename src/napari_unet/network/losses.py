@@ -4,27 +4,46 @@ Every pixel has a weight; weight 0 means that nobody said what is there, and suc
 influence on the value nor on the gradient. The targets may lie between 0 and 1 (a distance
 map), so the soft Dice has squares in its denominator: it is 0 exactly where answer and target
 agree, which the plain sum would not give.
+
+Both losses are quotients of sums over the whole batch. Where several processes have a part of the
+batch each, ``add_up`` adds such a sum over all of them, so that each knows the loss of the whole.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
+    from napari_unet.settings import Loss
+
     Activation = Literal["sigmoid", "softmax", "none"]
+    AddUp = Callable[[Tensor], Tensor]
 
 TINY = 1e-6  # probabilities closer to 0 or 1 than this count as this
 SMOOTHING = 1.0  # in pixels: a crop without any object has a defined Dice, close to 0
 
 
+def alone(part: Tensor) -> Tensor:
+    """Return a sum over a part of a batch that is the whole of it."""
+    return part
+
+
 def masked_loss(
-    logits: Tensor, targets: Tensor, weights: Tensor, activation: Activation = "sigmoid"
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    activation: Activation = "sigmoid",
+    kind: Loss = "both",
+    add_up: AddUp = alone,
 ) -> Tensor:
-    """Cross-entropy plus soft Dice, both counted by the weights.
+    """Cross-entropy, soft Dice or both, counted by the weights.
 
     Parameters
     ----------
@@ -36,36 +55,47 @@ def masked_loss(
         How much each pixel counts; 0 where nothing is known.
     activation : {"sigmoid", "softmax", "none"}
         What turns logits into probabilities.
+    kind : {"both", "cross-entropy", "dice"}
+        Which loss, or the sum of the two.
+    add_up : callable
+        Adds a sum over this part of the batch to those over all others.
 
     Returns
     -------
     Tensor, no dimensions
         The loss; 0 (with a gradient of 0) if all weights are 0.
     """
-    return cross_entropy(logits, targets, weights, activation) + soft_dice(
-        logits, targets, weights, activation
-    )
+    parts = {"cross-entropy": cross_entropy, "dice": soft_dice}
+    chosen = parts.values() if kind == "both" else [parts[kind]]
+    losses = [loss(logits, targets, weights, activation, add_up) for loss in chosen]
+    return torch.stack(losses).sum()
 
 
 def cross_entropy(
-    logits: Tensor, targets: Tensor, weights: Tensor, activation: Activation = "sigmoid"
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    activation: Activation = "sigmoid",
+    add_up: AddUp = alone,
 ) -> Tensor:
     """Weighted mean of the cross-entropy over the pixels.
 
-    For softmax the cross-entropy between the classes; else the binary cross-entropy, averaged
-    over the outputs. Parameters as for :func:`masked_loss`.
+    For softmax the cross-entropy between the classes, as in the U-Net paper [1]_, equation 1,
+    over the sum of the weights; else the binary cross-entropy, averaged over the outputs.
 
     Parameters
     ----------
-    logits, targets, weights : Tensor
+    logits, targets, weights, activation, add_up
         See :func:`masked_loss`.
-    activation : {"sigmoid", "softmax", "none"}
-        What turns logits into probabilities.
 
     Returns
     -------
     Tensor, no dimensions
         In nats per pixel; 0 if all weights are 0.
+
+    References
+    ----------
+    .. [1] Ronneberger, Fischer, Brox (2015), doi:10.1007/978-3-319-24574-4_28.
     """
     logits = as_logits(logits, activation)
     if activation == "softmax":
@@ -73,11 +103,16 @@ def cross_entropy(
     else:
         loss = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         loss = loss.mean(dim=1, keepdim=True)
-    return (loss * weights).sum() / _at_least_tiny(weights.sum())
+    total, weight = add_up(torch.stack([(loss * weights).sum(), weights.sum()]))
+    return total / _at_least_tiny(weight)
 
 
 def soft_dice(
-    logits: Tensor, targets: Tensor, weights: Tensor, activation: Activation = "sigmoid"
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    activation: Activation = "sigmoid",
+    add_up: AddUp = alone,
 ) -> Tensor:
     """One minus the Dice overlap of probabilities and targets, averaged over the outputs.
 
@@ -86,10 +121,8 @@ def soft_dice(
 
     Parameters
     ----------
-    logits, targets, weights : Tensor
+    logits, targets, weights, activation, add_up
         See :func:`masked_loss`.
-    activation : {"sigmoid", "softmax", "none"}
-        What turns logits into probabilities.
 
     Returns
     -------
@@ -105,6 +138,7 @@ def soft_dice(
     over = [0, *range(2, logits.ndim)]
     both = (weights * probability * targets).sum(dim=over)
     either = (weights * (probability**2 + targets**2)).sum(dim=over)
+    both, either = add_up(torch.stack([both, either]))
     return (1 - (2 * both + SMOOTHING) / (either + SMOOTHING)).mean()
 
 
