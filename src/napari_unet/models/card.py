@@ -116,6 +116,10 @@ class Card(Settings):
             "What the file did not say and was assumed: the field, and why it was so chosen."
         ),
     )
+    told: dict[str, str] = Field(
+        default_factory=dict,
+        description="What the file did not say and a person told: the point, and what was told.",
+    )
     parent: str | None = Field(None, description="Name of the model this one was fine-tuned from.")
     history: tuple[Learned, ...] = Field(
         (),

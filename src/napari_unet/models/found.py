@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import torch
 
+    from napari_unet.models.assumptions import Assumption
     from napari_unet.network.graph import Graph
     from napari_unet.settings import Architecture
 
@@ -31,6 +34,11 @@ class Found:
     title : str
         A few words that tell this reading from the others of the same file, e.g.
         ``upsampled channels first``.
+    assumptions : tuple of Assumption
+        What is open of the network, as it is read here.
+    reread : callable or None
+        Reads the network as a person says, given the values of assumptions by their names, and
+        refuses names and values that are not possible; None where the file tells all.
     """
 
     architecture: Architecture | Graph
@@ -38,3 +46,5 @@ class Found:
     card: dict[str, Any] = field(default_factory=dict)
     assumed: dict[str, str] = field(default_factory=dict)
     title: str = ""
+    assumptions: tuple[Assumption, ...] = ()
+    reread: Callable[[Mapping[str, str]], Found] | None = field(default=None, repr=False)

@@ -15,7 +15,8 @@ from napari_unet.errors import ModelError, TileSizeError, UnetError
 from napari_unet.models.found import Found
 from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import Layers
-from napari_unet.models.recognise.plain import Network, find_steps
+from napari_unet.models.recognise.network import Network
+from napari_unet.models.recognise.plain import find_steps
 from napari_unet.models.recognise.readings import FAMILIES, Reading
 from napari_unet.models.recognise.units import common_starts
 from napari_unet.network.build import build_network

@@ -85,7 +85,7 @@ class Drawing:
         )
         return self._add(node, layer)
 
-    def norm(self, x: str, layer: Layer, kind: str, groups: int = 1) -> str:
+    def norm(self, x: str, layer: Layer, kind: str, groups: int = 1, eps: float = 1e-5) -> str:
         """Add a norm that has tensors."""
         node = Norm(
             name=self._name(layer.name),
@@ -94,13 +94,14 @@ class Drawing:
             channels=layer.channels,
             affine=layer.is_affine,
             groups=groups,
+            eps=eps,
         )
         name = self._add(node, layer)
         if layer.has_statistics:
             self.tensors[f"{name}.num_batches_tracked"] = torch.tensor(0)
         return name
 
-    def bare_instance_norm(self, x: str, channels: int) -> str:
+    def bare_instance_norm(self, x: str, channels: int, eps: float = 1e-5) -> str:
         """Add an instance norm without tensors."""
         return self._add(
             Norm(
@@ -109,6 +110,7 @@ class Drawing:
                 kind="instance",
                 channels=channels,
                 affine=False,
+                eps=eps,
             )
         )
 

@@ -15,7 +15,7 @@ from napari_unet.settings import Architecture
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_unet.models.recognise.plain import Network
+    from napari_unet.models.recognise.network import Network
     from napari_unet.models.recognise.readings import Reading
     from napari_unet.models.recognise.search import Step
     from napari_unet.models.recognise.units import Unit
@@ -139,6 +139,7 @@ def _architecture(
         padded=reading.padded,
         bias=biases.pop() or norm == "none",
         norm=norm,
+        norm_eps=reading.eps,
         relu_after_upsampling=active,
         skip_first=reading.skip_first,
         output_kernel=max(network.head.kernel),

@@ -1,4 +1,4 @@
-"""What tensors cannot tell, and who tells it: names of a family, the shapes, or a default."""
+"""One way to read tensors as a network, and the families whose names tell how to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_unet.settings import Normalization
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from napari_unet.models.recognise.layers import Layers
 
 
@@ -25,6 +23,7 @@ class Reading:
     order: Literal["norm-activation", "activation-norm"] = "norm-activation"
     activation: str = "relu"
     slope: float | None = None
+    """Below 0, of leaky ReLU; alpha of ELU. None: as PyTorch has it."""
     pooling: Literal["max", "average"] = "max"
     strided: bool = False
     """Whether the first convolution of a level halves the size, instead of a pooling."""
@@ -37,6 +36,10 @@ class Reading:
     """Whether an instance norm without tensors follows each convolution of a block."""
     fit: Literal["none", "up", "skip"] = "none"
     """What is cropped or padded when the two sides of a join differ in size."""
+    eps: float = 1e-5
+    """Added to the variance in norms."""
+    residual_end: Literal["after", "before", "none"] = "after"
+    """Where the last activation of a block with a shortcut stands: after the sum or before it."""
     active_up: bool | None = None
     """Whether an activation follows the upsampling's convolution; None: as its norm tells."""
     adjacent_linear: bool = False
@@ -183,92 +186,3 @@ FAMILIES = (
 def find_family(layers: Layers) -> Family | None:
     """Find the published network whose names the tensors have."""
     return next((family for family in FAMILIES if layers.has_keys(*family.patterns)), None)
-
-
-def sentences(reading: Reading, facts: Sequence[str]) -> dict[str, str]:
-    """Say what was assumed: all that neither the family nor the tensors tell.
-
-    Parameters
-    ----------
-    reading : Reading
-        How the tensors are read.
-    facts : sequence of str
-        Fields of the reading that matter for this network.
-
-    Returns
-    -------
-    dict of str to str
-        A short name and a sentence each.
-    """
-    texts = {
-        "skip_first": (
-            "skip order",
-            "The skip comes before the upsampled features."
-            if reading.skip_first
-            else "The upsampled features come before the skip.",
-        ),
-        "skips": (
-            "skips",
-            "Features of the same level are added; tensors cannot tell it from no skips at all."
-            if reading.skips
-            else "There are no skips; tensors cannot tell it from features that are added.",
-        ),
-        "padded": (
-            "padding",
-            "The convolutions keep the size."
-            if reading.padded
-            else "The convolutions are not padded.",
-        ),
-        "order": (
-            "order of norm and activation",
-            "The norm stands before the activation."
-            if reading.order == "norm-activation"
-            else "The activation stands before the norm.",
-        ),
-        "activation": (
-            "activation of the layers",
-            f"The layers are activated by {reading.activation}.",
-        ),
-        "pooling": (
-            "pooling",
-            "The first convolution of each level halves the size by a stride of 2."
-            if reading.strided
-            else f"The size is halved by {reading.pooling} pooling.",
-        ),
-        "resize": (
-            "upsampling",
-            "The size is doubled by repeating pixels."
-            if reading.resize == "nearest"
-            else "The size is doubled by linear interpolation, corner pixels "
-            + ("on corner pixels." if reading.align_corners else "as parts of the image's area."),
-        ),
-        "norm": (
-            "kind of norm",
-            "The norms are instance norms."
-            if reading.norm == "instance"
-            else f"The norms are group norms of {reading.groups} groups.",
-        ),
-        "bare_norm": (
-            "norm without weights",
-            "An instance norm without weights follows each convolution."
-            if reading.bare_norm
-            else "There is no norm between the layers.",
-        ),
-    }
-    texts["adjacent_linear"] = (
-        "activation between neighbours",
-        "No activation stands between convolutions that follow each other in a sequence."
-        if reading.adjacent_linear
-        else "An activation stands between convolutions that follow each other in a sequence.",
-    )
-    texts["active_up"] = (
-        "activation after upsampling",
-        "An activation follows the convolution of each upsampling."
-        if reading.active_up
-        else "No activation follows the convolution of each upsampling.",
-    )
-    return {
-        texts[fact][0]: texts[fact][1] + ("" if fact == "skips" else " The tensors do not tell.")
-        for fact in facts
-        if fact not in reading.known and fact in texts
-    }

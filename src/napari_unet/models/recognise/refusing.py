@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from napari_unet.models.recognise.layers import Layer, Layers
-    from napari_unet.models.recognise.plain import Network
+    from napari_unet.models.recognise.network import Network
     from napari_unet.models.recognise.readings import Family
     from napari_unet.models.recognise.units import Unit
 
