@@ -10,8 +10,9 @@ import pytest
 import tifffile
 
 from napari_unet.arrays.metrics import evaluate, pooled
-from napari_unet.models.library import find_model, read_card
+from napari_unet.models.library import find_model
 from napari_unet.models.model import load_model
+from napari_unet.models.own_file import read_card
 from napari_unet.runs.predict import segment
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_unet.models.library import read_card
+from napari_unet.models.own_file import read_card
 from napari_unet.runs import finetune, learner
 
 

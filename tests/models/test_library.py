@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from napari_unet.errors import ModelError
-from napari_unet.models import library
+from napari_unet.models import formats, library, own_file
 from napari_unet.models.card import Card
 from napari_unet.settings import Architecture
 
@@ -21,7 +21,7 @@ CARD = Card(name="cells", architecture=Architecture(widths=(3, 4)))
 
 def write_card(path: Path, card: Card = CARD) -> Path:
     """Write a file with a card and no real weights: the library looks at the header only."""
-    save_file({"a": np.ones(2, np.float32)}, path, {library.CARD_KEY: card.model_dump_json()})
+    save_file({"a": np.ones(2, np.float32)}, path, {formats.CARD_KEY: card.model_dump_json()})
     return path
 
 
@@ -53,7 +53,7 @@ def test_every_listed_name_is_found_again(folder: Path) -> None:
         write_card(folder / f"{name}.safetensors")
     for entry in library.list_models():
         assert library.find_model(entry.name) == entry.path
-        assert library.read_card(entry.path) == CARD
+        assert own_file.read_card(entry.path) == CARD
 
 
 def test_damaged_files_are_told_apart_and_do_not_hide_the_others(folder: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_card_is_read_from_files_of_ours_only(tmp_path: Path) -> None:
     }.items():
         path.write_bytes(content)
         with pytest.raises(ModelError, match=sentence):
-            library.read_card(path)
+            own_file.read_card(path)
 
 
 def test_a_header_whose_length_looks_like_another_format_is_read(tmp_path: Path) -> None:
@@ -117,20 +117,20 @@ def test_a_header_whose_length_looks_like_another_format_is_read(tmp_path: Path)
         card = CARD.replace(segments="x" * letters)
         path = write_card(tmp_path / "own.safetensors", card)
         lengths.add(path.read_bytes()[:2])
-        assert library.read_card(path) == card
+        assert own_file.read_card(path) == card
     assert any(start[0] == 0x80 for start in lengths)
     assert any(start[0] == 0x20 for start in lengths)
 
 
 def test_folders_missing_files_and_bare_weights_have_no_card(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a folder"):
-        library.read_card(tmp_path)
+        own_file.read_card(tmp_path)
     with pytest.raises(ModelError, match="no weights file"):
-        library.read_card(tmp_path / "none.safetensors")
+        own_file.read_card(tmp_path / "none.safetensors")
     bare = tmp_path / "bare.safetensors"
     save_file({"a": np.ones(2, np.float32)}, bare)
     with pytest.raises(ModelError, match=r"no card.*load_model"):
-        library.read_card(bare)
+        own_file.read_card(bare)
 
 
 def write_pickle(path: Path) -> Path:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_unet.errors import FileError, ModelError
-from napari_unet.models import formats, library
+from napari_unet.models import formats, library, own_file
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, assemble, load_model, save_in_library, save_model
 from napari_unet.network.unet import UNet
@@ -161,7 +161,7 @@ def test_weights_of_another_network_are_refused_in_words(change, sentence, tmp_p
 
 def test_a_file_of_a_newer_version_asks_for_an_update(tmp_path: Path) -> None:
     tensors = make_model().net.state_dict()
-    path = rewrite(tmp_path / "new.safetensors", tensors, **{library.FORMAT_KEY: "2"})
+    path = rewrite(tmp_path / "new.safetensors", tensors, **{own_file.FORMAT_KEY: "2"})
     with pytest.raises(ModelError, match=r"newer version.*pip install --upgrade"):
         load_model(path)
 

@@ -332,7 +332,7 @@ def _path(text: str) -> Path:
 
 def _weights_path(text: str) -> Path:
     """Read where a model is to be saved."""
-    from napari_unet.models.library import weights_path
+    from napari_unet.models.own_file import weights_path
 
     with _told():
         return weights_path(text)

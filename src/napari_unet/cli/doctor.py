@@ -204,11 +204,11 @@ def _check_window(binding: str) -> Iterator[Check]:
 
 def check_models() -> Iterator[Check]:
     """Look at the models: the bundled one, and damaged files."""
-    from napari_unet.models import library
+    from napari_unet.models import library, own_file
 
     try:
         path = library.find_model("nuclei")
-        library.read_card(path)
+        own_file.read_card(path)
         yield Check("bundled model", "ok", str(path))
     except ModelError as error:
         mend = _pip(f"install --force-reinstall --no-deps {DISTRIBUTION}")

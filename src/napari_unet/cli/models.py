@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.models import library
+from napari_unet.models import library, own_file
 from napari_unet.models.description import describe, measure
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run_info(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     readings = read_weights(path)
     model = choose(path, readings, number).load()
     facts = measure(model)
-    facts["sha256"] = None if path.is_dir() else library.checksum(path)
+    facts["sha256"] = None if path.is_dir() else own_file.checksum(path)
     rows = [*describe(model.card, facts), ("file", f"{path} ({_megabytes(path)})")]
     if len(readings) > 1:
         rows += [(f"reading {at}", _title(path, at, one)) for at, one in enumerate(readings, 1)]

@@ -21,9 +21,8 @@ from napari_unet.errors import FileError, ModelError
 from napari_unet.files.atomic import written_beside
 from napari_unet.files.paths import as_path
 from napari_unet.models.formats import CARD_KEY
-from napari_unet.models.library import SUFFIX
 from napari_unet.models.model import Model, check_model, save_model
-from napari_unet.models.onnx_writer import write_onnx
+from napari_unet.models.own_file import SUFFIX
 from napari_unet.network.graph import FitTo
 from napari_unet.network.graph_net import GraphNet
 from napari_unet.network.graph_rules import sides_to_fit, sizes_along
@@ -108,7 +107,7 @@ def export_model(
     if chosen == "safetensors":
         return save_model(model, target)
     if chosen == "bioimageio":
-        from napari_unet.models.package_writer import write_package
+        from napari_unet.models.bioimageio.writer import write_package
 
         content = write_package(model, authors, licence, cite, description)
     else:
@@ -226,6 +225,8 @@ def onnx(model: Model) -> bytes:
     ModelError
         If a layer has no counterpart in ONNX.
     """
+    from napari_unet.models.onnx.writer import write_onnx
+
     graph, tensors = as_graph(model.net)
     card = model.card
     metadata = {

@@ -12,7 +12,6 @@ A model is named by its file, or by a name of the list. Where a file can be read
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -21,30 +20,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from platformdirs import user_data_path
-from safetensors import SafetensorError, safe_open
 
-from napari_unet.errors import FileError, ModelError, SettingError, described, shortened
+from napari_unet.errors import FileError, ModelError, described, shortened
 from napari_unet.files.atomic import written_beside
 from napari_unet.files.paths import as_path, is_there
-from napari_unet.models.card import Card
-from napari_unet.models.formats import CARD_KEY, OWN, Format, refusal, sniff
-from napari_unet.settings import checked
+from napari_unet.models.formats import OWN, Format, refusal, sniff
+from napari_unet.models.own_file import SUFFIX, read_card
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from napari_unet.models.card import Card
+
 Origin = Literal["bundled", "user", "recent"]
-SUFFIX = ".safetensors"
 REPORT_SUFFIX = ".json"
-FORMAT_KEY = "napari_unet_format"
-CHECKSUM_KEY = "napari_unet_sha256"
-FORMAT = 1
 
 _BUNDLED = Path(__file__).parent.parent / "resources"
 _RECENT_FILE = "recent.json"
 _MOST_RECENT = 12
 _MOST_READINGS = 99
-_AT_ONCE = 1 << 20
 _LONGEST_NAME = 80
 _NOT_IN_FILE_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')
 
@@ -69,15 +63,6 @@ class Entry:
     def reference(self) -> str:
         """What names the model and its reading: a path, and e.g. #2."""
         return with_reading(self.path, self.reading)
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the header of a weights file says, without its tensors."""
-
-    card: Card
-    card_json: str
-    checksum: str | None
 
 
 def user_folder() -> Path:
@@ -191,37 +176,6 @@ def free_name(wanted: str, also_taken: Collection[str] = ()) -> str:
     while f"{stem} {number}".casefold() in taken:
         number += 1
     return f"{stem} {number}"
-
-
-def weights_path(path: str | Path) -> Path:
-    """Return where a model is saved: the path with our ending.
-
-    Parameters
-    ----------
-    path : str or Path
-        Ends in ``.safetensors`` or in nothing.
-
-    Returns
-    -------
-    Path
-        Ends in ``.safetensors``.
-
-    Raises
-    ------
-    FileError
-        If it has another ending, or is no name of a file.
-    """
-    target = as_path(path, "a weights file")
-    if target.name in ("", ".."):
-        raise FileError(f"{target} is a folder. Give the name of a file in it.")
-    if target.suffix == "":
-        return target.with_name(target.name + SUFFIX)
-    if target.suffix.lower() != SUFFIX:
-        raise FileError(
-            f"{target.name} ends in {target.suffix}; models are saved as {SUFFIX} files. "
-            f"Choose e.g. {target.stem}{SUFFIX}."
-        )
-    return target
 
 
 def with_reading(path: Path, reading: int) -> str:
@@ -401,89 +355,6 @@ def misfit(card: Card, axes: str, channels: int) -> str | None:
     return None
 
 
-def read_card(path: str | Path) -> Card:
-    """Read the card of a weights file without its tensors.
-
-    Parameters
-    ----------
-    path : str or Path
-        A safetensors file with a card.
-
-    Returns
-    -------
-    Card
-        Checked.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, damaged, of another format, without a card, or newer than this
-        version of the plugin.
-    """
-    return read_header(Path(path)).card
-
-
-def read_header(path: Path) -> Header:
-    """Read and check the header of a weights file; see :func:`read_card` for what is refused."""
-    refuse_foreign(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(damaged(path, error)) from error
-    _check_format(path, metadata.get(FORMAT_KEY, str(FORMAT)))
-    if CARD_KEY not in metadata:
-        raise ModelError(
-            f"{path.name} holds weights but no card, so it is no model of this plugin. Open it "
-            "with load_model."
-        )
-    card_json = metadata[CARD_KEY]
-    return Header(parse_card(path, card_json), card_json, metadata.get(CHECKSUM_KEY))
-
-
-def refuse_foreign(path: Path) -> None:
-    """Raise the sentence that fits, unless ``path`` is a safetensors file.
-
-    Raises
-    ------
-    ModelError
-        If it is missing or another format.
-    """
-    found = sniff(path)
-    if found.kind in ("own", "safetensors"):
-        return
-    if not found.opens:
-        raise ModelError(refusal(path, found))
-    raise ModelError(
-        f"{path.name} is {found.text}, not a model of this plugin. Open it with load_model."
-    )
-
-
-def checksum(path: Path) -> str:
-    """Digest a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        SHA-256, in hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_AT_ONCE):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def damaged(path: Path, reason: object) -> str:
-    """Return the sentence for a file that is incomplete or was altered."""
-    return f"{path.name} is damaged or incomplete ({reason}). Copy or download it again."
-
-
 def _recent_file() -> Path:
     """Return where the files opened lately are noted."""
     return user_folder().parent / _RECENT_FILE
@@ -565,31 +436,3 @@ def _look_at(
     if found.is_weights or path.suffix == SUFFIX:
         return path, refusal(path, found)
     return None
-
-
-def _check_format(path: Path, text: str) -> None:
-    """Refuse a file written by a newer version."""
-    if not text.isdecimal():
-        raise ModelError(damaged(path, f"format {text!r}"))
-    if int(text) > FORMAT:
-        raise ModelError(
-            f"{path.name} was saved by a newer version of this plugin (format {text}, known up "
-            f"to {FORMAT}). Update with: pip install --upgrade napari-unet-interactive"
-        )
-
-
-def parse_card(path: Path, text: str) -> Card:
-    """Check the card of a file."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(damaged(path, "its card is not JSON")) from error
-    if not isinstance(values, dict):
-        raise ModelError(damaged(path, "its card is not a JSON object"))
-    try:
-        return checked(Card, values)
-    except SettingError as error:
-        raise ModelError(
-            f"The card of {path.name} does not fit this version of the plugin: {error} "
-            "If a newer version saved it, update the plugin; else save the model again."
-        ) from error

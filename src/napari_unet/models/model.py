@@ -19,16 +19,14 @@ from napari_unet.errors import ModelError, UnetError, described
 from napari_unet.files.atomic import written_beside
 from napari_unet.models.card import Card
 from napari_unet.models.formats import CARD_KEY
-from napari_unet.models.library import (
+from napari_unet.models.library import find_model, free_name, user_folder
+from napari_unet.models.own_file import (
     CHECKSUM_KEY,
     FORMAT,
     FORMAT_KEY,
     SUFFIX,
     damaged,
-    find_model,
-    free_name,
     read_header,
-    user_folder,
     weights_path,
 )
 from napari_unet.network.build import Network, build_network

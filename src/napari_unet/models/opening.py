@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_unet.errors import ModelError, UnetError, shortened
 from napari_unet.models.card import FOREGROUND, Card
 from napari_unet.models.formats import OWN, Format, refusal, sniff
-from napari_unet.models.library import checksum, find_reading
+from napari_unet.models.library import find_reading
 from napari_unet.models.model import Model, assemble
 from napari_unet.models.model import load_model as load_own
+from napari_unet.models.own_file import checksum
 from napari_unet.network.devices import is_out_of_memory
 from napari_unet.network.graph import Graph
 from napari_unet.network.graph_field import at_image_size, describe_fit

@@ -23,14 +23,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from napari_unet.errors import FileError, ModelError
-from napari_unet.models.library import (
-    SUFFIX,
-    free_name,
-    list_models,
-    read_card,
-    report_path,
-    user_folder,
-)
+from napari_unet.models.library import free_name, list_models, report_path, user_folder
+from napari_unet.models.own_file import SUFFIX, read_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -23,7 +23,7 @@ from napari_unet.errors import Cancelled, UnetError, WorkerError
 from napari_unet.models.card import FOREGROUND
 from napari_unet.models.description import measure
 from napari_unet.models.formats import OWN, sniff
-from napari_unet.models.library import checksum, is_own_file, remember_model, rename_model
+from napari_unet.models.library import is_own_file, remember_model, rename_model
 from napari_unet.models.model import Model, save_in_library, save_model
 from napari_unet.models.opening import choose, find_weights, read_weights
 from napari_unet.network.allocator import return_memory

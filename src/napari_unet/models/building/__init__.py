@@ -1,0 +1,1 @@
+"""A network put together layer by layer, from the operations of somebody's file."""
