@@ -26,6 +26,7 @@ from napari_unet.models.formats import OWN, sniff
 from napari_unet.models.library import is_own_file, remember_model, rename_model
 from napari_unet.models.model import Model, save_in_library, save_model
 from napari_unet.models.opening import choose, find_weights, read_weights
+from napari_unet.models.own_file import checksum
 from napari_unet.network.allocator import return_memory
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs.background import Background
