@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_unet.arrays import blocks
-from napari_unet.arrays.blocks import cut_blocks, fill_holes, plan_blocks
+from napari_unet.arrays import blocks, pieces, search
+from napari_unet.arrays.blocks import cut_blocks, plan_blocks
+from napari_unet.arrays.connected import fill_holes
 from napari_unet.arrays.instances import find_instances, find_instances_steps
 from napari_unet.settings import InstanceSettings
 
@@ -79,9 +80,9 @@ def test_blobs_too_large_for_a_window_do_not_depend_on_the_blocks_either(data):
     coarseness = data.draw(st.sampled_from([1.5, 3.0]))
     probability = blobs(shape, data.draw(st.integers(0, 10**6)), coarseness, 0.02)[: len(outputs)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "LARGEST_BLOB_PX", data.draw(st.sampled_from([1, 100, 700])))
-        patch.setattr(blocks, "CELL_PX", {2: 16, 3: 8})
-        patch.setattr(blocks, "MARGIN_PX", {2: 8, 3: 4})
+        patch.setattr(pieces, "LARGEST_BLOB_PX", data.draw(st.sampled_from([1, 100, 700])))
+        patch.setattr(pieces, "CELL_PX", {2: 16, 3: 8})
+        patch.setattr(search, "MARGIN_PX", {2: 8, 3: 4})
         at_once = by_blocks(probability, outputs, chosen, shape)
         block = tuple(data.draw(st.integers(1, size)) for size in shape)
         threads = data.draw(st.sampled_from([1, 3]))
@@ -102,13 +103,13 @@ def test_a_carpet_of_cells_is_cut_like_any_blob_however_large_it_is(outputs, mon
     as_a_whole = find_instances(probability, outputs, chosen)
     assert ndimage.label(inside)[1] < 20
     assert as_a_whole.max() == len(centres)
-    monkeypatch.setattr(blocks, "LARGEST_BLOB_PX", 900)
-    monkeypatch.setattr(blocks, "CELL_PX", {2: 70})
-    monkeypatch.setattr(blocks, "MARGIN_PX", {2: 30})
+    monkeypatch.setattr(pieces, "LARGEST_BLOB_PX", 900)
+    monkeypatch.setattr(pieces, "CELL_PX", {2: 70})
+    monkeypatch.setattr(search, "MARGIN_PX", {2: 30})
     cell_by_cell = find_instances(probability, outputs, chosen)
     assert cell_by_cell.max() == len(centres)
     assert (cell_by_cell != as_a_whole).mean() < 0.01
-    monkeypatch.setattr(blocks, "MARGIN_PX", {2: 0})  # control: without a margin cells are cut
+    monkeypatch.setattr(search, "MARGIN_PX", {2: 0})  # control: without a margin cells are cut
     assert find_instances(probability, outputs, chosen).max() > len(centres)
 
 
@@ -139,7 +140,7 @@ def test_blocks_that_are_not_joined_show(monkeypatch):
     chosen = InstanceSettings(min_size=0)
     at_once = find_instances(probability, OUTPUTS[0], chosen)
     monkeypatch.setattr(
-        blocks._Search, "_note_pieces", lambda _, found, at: np.zeros(found.max() + 1, np.int32)
+        search.Pieces, "add", lambda _, found, at: np.zeros(found.max() + 1, np.int32)
     )
     assert (by_blocks(probability, OUTPUTS[0], chosen, (20, 20)) != at_once).any()
 

@@ -2,7 +2,7 @@
 
 Pixels above the threshold belong to objects; connected ones form a blob. Blobs are cut apart in
 :mod:`napari_unet.arrays.splitting`, and images of any size are gone through block by block in
-:mod:`napari_unet.arrays.blocks`, with the same result.
+:mod:`napari_unet.arrays.search`, with the same result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.arrays.blocks import count_processors, find_objects_by_blocks, plan_blocks
+from napari_unet.arrays.blocks import count_processors
+from napari_unet.arrays.search import find_objects_by_blocks
 from napari_unet.errors import ModelError
 from napari_unet.settings import InstanceSettings
 
@@ -67,7 +68,7 @@ def find_instances_steps(
     *,
     block: Sequence[int] | None = None,
     threads: int = 1,
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[tuple[int, int] | str]:
     """Find objects block by block, in arrays that need not be in memory.
 
     Parameters
@@ -83,13 +84,14 @@ def find_instances_steps(
     block : sequence of int, optional
         Size of a block, whole chunks of ``out``; chosen if not given.
     threads : int
-        How many blocks are worked on at a time; more than one only where ``out`` is in memory.
+        How many blocks are worked on at a time; more than one only where ``out`` is in memory or
+        zarr.
 
     Yields
     ------
-    tuple of int
-        Pieces of work done, and how many there will be, as far as is known. The result is that
-        of :func:`find_instances`, whatever the blocks.
+    tuple of int, or str
+        Pieces of work done, and how many there will be, as far as is known; a line to be read if
+        memory ran out. The result is that of :func:`find_instances`, whatever the blocks.
 
     Raises
     ------
@@ -106,8 +108,6 @@ def find_instances_steps(
         """Read foreground and depth."""
         return _foreground(probability, outputs, window), _depth(probability, outputs, window)
 
-    if block is None:
-        block = plan_blocks(out.shape, chunks=getattr(out, "chunks", None))
     yield from find_objects_by_blocks(read, out, settings, block=block, threads=threads)
 
 
