@@ -131,7 +131,7 @@ class Annotation(QObject):
         axes = self.labels_axes
         return [
             {
-                "image": _plane_of_image(gathered, axes, plane),
+                "image": plane_of_image(gathered, axes, plane),
                 "axes": "".join(a for a in gathered.axes if a in "CYX"),
                 "labels": _sealed(np.array(self.labels.data[plane])),
                 "labelled": _sealed(self.vouched(plane)),
@@ -206,8 +206,23 @@ def _sealed(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _plane_of_image(gathered: Gathered, labels_axes: str, plane: tuple[int, ...]) -> Any:
-    """Return the image (C, Y, X in its own order) at a plane of the labels' slider axes."""
+def plane_of_image(gathered: Gathered, labels_axes: str, plane: tuple[int, ...]) -> Any:
+    """Return one plane of an image.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        The image as the network sees it.
+    labels_axes : str
+        The axes of its labels, e.g. "ZYX".
+    plane : tuple of int
+        Index of the slider axes of the labels.
+
+    Returns
+    -------
+    array-like
+        C, Y, X in the order the image has them; lazy where the image is.
+    """
     at = dict(zip(labels_axes, plane, strict=False))
     index = tuple(slice(None) if axis in "CYX" else at.get(axis, 0) for axis in gathered.axes)
     return gathered.array[index]

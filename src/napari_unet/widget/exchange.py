@@ -34,7 +34,7 @@ class Exchange:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        self._lock = _lock_of(self.path)
+        self._lock = lock_of(self.path)
         self._lock.tryLock(0)
 
     def make_room(self, request: int) -> Path:
@@ -70,7 +70,7 @@ def remove_stale() -> None:
     """Remove the folders of sessions that ended without doing so."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if (folder / _LOCK).exists():
-            lock = _lock_of(folder)
+            lock = lock_of(folder)
             if lock.tryLock(0):
                 lock.unlock()
                 shutil.rmtree(folder, ignore_errors=True)
@@ -193,8 +193,19 @@ def _chunk_rows(array: Any) -> int:
     return int(max(first) if isinstance(first, tuple) else first)
 
 
-def _lock_of(folder: Path) -> QLockFile:
-    """Return the lock of a folder; it ends with its process only, not with time."""
+def lock_of(folder: Path) -> QLockFile:
+    """Return the lock of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        It must be there.
+
+    Returns
+    -------
+    QLockFile
+        Once taken, it ends with its process only, not with time.
+    """
     lock = QLockFile(str(folder / _LOCK))
     lock.setStaleLockTime(0)
     return lock

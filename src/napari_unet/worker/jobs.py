@@ -17,6 +17,7 @@ import torch
 
 from napari_unet.arrays import metrics
 from napari_unet.arrays.axes import Planes, plan_planes
+from napari_unet.arrays.differences import compare_classes, compare_objects
 from napari_unet.arrays.instances import find_instances
 from napari_unet.arrays.uncertainty import most_uncertain
 from napari_unet.errors import Cancelled, UnetError, WorkerError
@@ -27,14 +28,14 @@ from napari_unet.models.library import is_own_file, remember_model, rename_model
 from napari_unet.models.model import Model, save_in_library, save_model
 from napari_unet.models.opening import choose, find_weights, read_weights
 from napari_unet.models.own_file import checksum
+from napari_unet.models.versions import weights_checksum
 from napari_unet.network.allocator import return_memory
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs.background import Background
-from napari_unet.runs.finetune import finetune_steps
 from napari_unet.runs.predict import find_labels, predict_steps
 from napari_unet.runs.progress import Job, Note, TileDone
-from napari_unet.runs.samples import Sample
-from napari_unet.settings import FinetuneSettings, InstanceSettings, SegmentSettings, checked
+from napari_unet.settings import InstanceSettings, SegmentSettings, checked
+from napari_unet.worker import learning
 from napari_unet.worker.channel import LABELS_FILE
 from napari_unet.worker.kept import (
     Kept,
@@ -47,6 +48,7 @@ from napari_unet.worker.kept import (
 )
 from napari_unet.worker.preview import SURROUNDINGS_PX, Nearest, Preview, Watched
 from napari_unet.worker.protocol import as_region
+from napari_unet.worker.unfinished import MODEL_FILE, Lesson, read_lesson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -306,28 +308,55 @@ def finetune(
     settings: Values,
     segment: Values | None = None,
     name: str | None = None,
+    regions: int = 0,
+    training: str | None = None,
 ) -> Job[Values]:
-    """Let a model learn from corrections; what comes out is saved in the call's folder."""
+    """Let a model learn from corrections; what comes out is kept as a version.
+
+    With a folder for the ``training`` it can go on if it is broken off; without one what comes
+    out is saved in the call's folder only.
+    """
     loaded = yield from _in_background(_models.get, model)
-    result = yield from finetune_steps(
-        loaded,
-        [_sample(call, described) for described in samples],
-        checked(FinetuneSettings, settings),
-        None if segment is None else checked(SegmentSettings, segment),
-        stop=call.is_stopped,
-    )
-    new = result.model
-    if name is not None:
-        new = Model(new.net, new.card.replace(name=name))
-    return {
-        "outcome": result.outcome,
-        "verdict": result.verdict,
-        "before": None if result.before is None else result.before.as_dict(),
-        "after": None if result.after is None else result.after.as_dict(),
-        "model": save_model(new, call.folder / "model.safetensors"),
-        "card": new.card,
-        "report": result.report,
-    }
+    weights = yield from _in_background(weights_checksum, _models.key(model)[0])
+    lesson = Lesson(loaded.card.name, weights, name, regions, samples, settings, segment)
+    stop = call.is_stopped
+    if training is None:
+        return (yield from learning.learn_for_now(loaded, lesson, call.arrays, stop, call.folder))
+    folder = Path(training)
+    yield from _in_background(learning.prepare, folder, loaded, lesson, call.arrays)
+    return (yield from learning.learn(loaded, lesson, call.arrays, stop, folder))
+
+
+def go_on(call: Call, *, training: str) -> Job[Values]:
+    """Go on with a training that was broken off or stopped, where it was."""
+    folder = Path(training)
+    lesson, arrays = read_lesson(folder)
+    loaded = yield from _in_background(_models.get, str(folder / MODEL_FILE))
+    return (yield from learning.learn(loaded, lesson, arrays, call.is_stopped, folder, resume=True))
+
+
+def compare(call: Call, *, old: str, new: str, axes: str, settings: Values) -> Job[Values]:
+    """Label an image with two models and tell what the new one labels otherwise."""
+    image, chosen = call.arrays["image"], checked(SegmentSettings, settings)
+    found: dict[str, Array] = {}
+    is_semantic = False
+    for which, reference in (("old", old), ("new", new)):
+        loaded = yield from _in_background(_models.get, reference)
+        planes = plan_planes(image.shape, axes, loaded.card.architecture.spatial_dims)
+        probability = np.zeros((loaded.card.architecture.classes, *planes.out_shape), np.float32)
+        yield from predict_steps(loaded, image, axes, chosen, probability)
+        found[which] = np.zeros(planes.out_shape, np.int32)
+        for index in planes.indices():
+            at = planes.out_index(index)
+            plane = probability[(slice(None), *at)]
+            found[which][at] = yield from _in_background(
+                find_labels, loaded.card, plane, chosen.instances
+            )
+        is_semantic |= loaded.card.labels == "semantic"
+    tell = compare_classes if is_semantic else compare_objects
+    differences = yield from _in_background(tell, found["old"], found["new"])
+    counts = {"added": differences.added, "gone": differences.gone, "changed": differences.changed}
+    return {**found, "difference": differences.classes, **counts}
 
 
 def save(
@@ -355,6 +384,8 @@ JOBS: dict[str, Callable[..., Job[Values]]] = {
     "label": label,
     "uncertain": uncertain,
     "finetune": finetune,
+    "go_on": go_on,
+    "compare": compare,
     "save_model": save,
     "edit_card": edit_card,
     "try_models": try_models,
@@ -463,15 +494,3 @@ def _kept(call: Call, token: str | None, model: str | None, axes: str | None) ->
     if model is None or axes is None or "probability" not in call.arrays:
         raise WorkerError("Neither a token nor probability, model and axes were given.")
     return Kept(_models.get(model).card, axes, call.arrays["probability"])
-
-
-def _sample(call: Call, described: Values) -> Sample:
-    """Put one plane with its labels together; its arrays are named, its axes told."""
-    arrays = {
-        key: call.arrays[described[key]]
-        for key in ("image", "labels", "labelled", "changed")
-        if described.get(key) is not None
-    }
-    image = arrays.pop("image")
-    axes = described.get("axes") or "CYX"[-image.ndim :]
-    return Sample(plan_planes(image.shape, axes).read(image, ()), **arrays)
