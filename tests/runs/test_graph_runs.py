@@ -13,10 +13,10 @@ from napari_unet.network import graph as g
 from napari_unet.network.graph_field import at_image_size
 from napari_unet.network.graph_net import GraphNet
 from napari_unet.runs.finetune import finetune
-from napari_unet.runs.overlap_tile import choose_halo, default_tile
 from napari_unet.runs.predict import predict, segment
 from napari_unet.runs.progress import Note
 from napari_unet.runs.samples import Sample
+from napari_unet.runs.tile_choice import choose_halo, default_tile
 from napari_unet.settings import FinetuneSettings, SegmentSettings
 from tests.graphs import Sketch, draw_graph, shaken_net, small_graph
 

@@ -9,12 +9,16 @@ from napari_unet.errors import DeviceError
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
 from napari_unet.network.inference import InferenceNet
+from napari_unet.network.policy import DevicePolicy
+from napari_unet.network.transfers import Arriving, Transfers
 from napari_unet.network.unet import UNet
-from napari_unet.runs import overlap_tile
+from napari_unet.runs import difference, fitted, overlap_tile, tile_computer
 from napari_unet.runs.background import Background
-from napari_unet.runs.overlap_tile import OverlapTile, default_tile, feature_bytes
+from napari_unet.runs.overlap_tile import OverlapTile
 from napari_unet.runs.predict import predict
 from napari_unet.runs.progress import Note, TileDone, drive
+from napari_unet.runs.tile_choice import default_tile, feature_bytes
+from napari_unet.runs.tile_computer import TileComputer
 from napari_unet.settings import Architecture, SegmentSettings
 
 SMALL_TILES = SegmentSettings(tile_px=64, device="cpu")
@@ -34,14 +38,15 @@ def make_image(*shape):
 class Run:
     """One plane run tile by tile, and what was read, asked and written on the way."""
 
-    def __init__(self, model, image, settings=SMALL_TILES, **options):
+    def __init__(self, model, image, settings=SMALL_TILES, policy=None, **options):
         self.said, self.reads = [], []
         channels, self._array = image[np.newaxis], image[np.newaxis]
         self.shape = channels.shape
         self.out = np.full((model.card.architecture.classes, *image.shape), np.nan)
         self.times_written = np.zeros(image.shape, int)
         with Background() as background:
-            self.tiling = OverlapTile(model, image.shape, settings, background)
+            choose = None if policy is None else lambda *_, **__: policy
+            self.tiling = OverlapTile(model, image.shape, settings, background, policy=choose)
             statistics = measure(channels, model.card.normalization)
             job = self.tiling.run(self, statistics, self.write, **options)
             drive(job, self.said.append)
@@ -99,9 +104,9 @@ def test_of_an_image_on_disk_only_the_tile_is_read(tiny):
     assert len(run.reads) == len(run.tiling.tiles)
 
 
-def test_on_a_gpu_the_next_tile_is_cut_while_one_is_computed(tiny, monkeypatch):
+def test_the_next_tile_is_read_while_one_is_computed(tiny, monkeypatch):
     image, events = make_image(150, 140), []
-    start, finish = OverlapTile._start, OverlapTile._finish
+    start, finish = TileComputer.start, TileComputer.finish
 
     def noted(name, function):
         def call(self, *args):
@@ -111,10 +116,10 @@ def test_on_a_gpu_the_next_tile_is_cut_while_one_is_computed(tiny, monkeypatch):
         return call
 
     expected = Run(tiny, image).out
-    monkeypatch.setattr(OverlapTile, "_ahead", 1)
-    monkeypatch.setattr(OverlapTile, "_start", noted("start", start))
-    monkeypatch.setattr(OverlapTile, "_finish", noted("finish", finish))
-    run = Run(tiny, image)
+    ahead = DevicePolicy(budget_bytes=2**30, ahead=1)
+    monkeypatch.setattr(TileComputer, "start", noted("start", start))
+    monkeypatch.setattr(TileComputer, "finish", noted("finish", finish))
+    run = Run(tiny, image, policy=ahead)
     count = len(run.tiling.tiles)
     assert events == ["start", *["start", "finish"] * (count - 1), "finish"]
     assert (run.out == expected).all()
@@ -123,12 +128,11 @@ def test_on_a_gpu_the_next_tile_is_cut_while_one_is_computed(tiny, monkeypatch):
     ]
 
     def run_out_once(self, *args):
-        monkeypatch.setattr(OverlapTile, "_finish", finish)
+        monkeypatch.setattr(TileComputer, "finish", finish)
         raise MemoryError
 
-    overlap_tile._largest_that_fitted.clear()
-    monkeypatch.setattr(OverlapTile, "_finish", run_out_once)
-    run = Run(tiny, image)
+    monkeypatch.setattr(TileComputer, "finish", run_out_once)
+    run = Run(tiny, image, policy=ahead)
     assert len(run.notes) == 1
     assert (run.times_written == 1).all()
     assert run.out == pytest.approx(expected, abs=1e-5)
@@ -211,16 +215,16 @@ def test_two_tiles_are_measured_once_each(tiny):
 @pytest.mark.parametrize("measured_before", [0, 1])
 def test_without_memory_for_measuring_nothing_is_measured(tiny, monkeypatch, measured_before):
     image, settings = make_image(150, 140), SMALL_TILES.replace(halo_px=4)
-    difference, calls = OverlapTile._difference, []
+    measured, calls = difference.measure_difference, []
 
-    def refused(self, *args):
+    def refused(*args):
         calls.append(1)
         if len(calls) > measured_before:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return difference(self, *args)
+        return measured(*args)
 
     expected = Run(tiny, image, settings)
-    monkeypatch.setattr(OverlapTile, "_difference", refused)
+    monkeypatch.setattr(difference, "measure_difference", refused)
     run = Run(tiny, image, settings)
     assert (run.out == expected.out).all()
     assert (run.times_written == 1).all()
@@ -254,7 +258,7 @@ def test_numbers_too_large_for_half_precision_are_computed_with_all_digits(tiny,
 
     expected = Run(tiny, image).out
     monkeypatch.setattr(overlap_tile, "choose_dtype", lambda *_: torch.float16)
-    monkeypatch.setattr(overlap_tile, "InferenceNet", Overflowing)
+    monkeypatch.setattr(tile_computer, "InferenceNet", Overflowing)
     assert (Run(tiny, image).out == expected).all()
     assert used == [torch.float16, torch.float32]
 
@@ -295,7 +299,7 @@ def test_smaller_tiles_are_used_when_memory_runs_out(tiny):
     probability = predict(tiny, image, "ZYX", progress=said.append)
     assert probability == pytest.approx(expected, abs=1e-5)
     assert [event.text for event in said if isinstance(event, Note)] == [
-        "Memory of this computer ran out with a tile of 152 px; going on with 76 px.",
+        "Memory of this computer ran out with a tile of 152 px; going on with a tile of 76 px.",
     ]
     assert said[-1].done == said[-1].total
 
@@ -309,16 +313,18 @@ def test_the_cpu_takes_over_when_no_tile_fits_on_the_gpu(tiny, monkeypatch):
     image, said = make_image(150, 140), []
     expected = predict(tiny, image, settings=SegmentSettings(device="cpu"))
     monkeypatch.setattr(overlap_tile, "choose_device", torch.device)
-    monkeypatch.setattr(overlap_tile, "InferenceNet", on_device)
-    probability = predict(
-        tiny, image, settings=SegmentSettings(device="cuda"), progress=said.append
-    )
+    monkeypatch.setattr(overlap_tile, "choose_policy", lambda *_, **__: DevicePolicy(2**30))
+    monkeypatch.setattr(fitted, "device_name", str)
+    monkeypatch.setattr(fitted, "free_bytes", lambda _: None)
+    monkeypatch.setattr(tile_computer, "InferenceNet", on_device)
+    settings = SegmentSettings(device="cuda")
+    monkeypatch.setattr(TileComputer, "transfers", Transfers(torch.device("cpu")))
+    probability = predict(tiny, image, settings=settings, progress=said.append)
     assert probability == pytest.approx(expected, abs=1e-6)
     assert [event.text for event in said if isinstance(event, Note)] == [
-        "Memory of the GPU ran out with a tile of 152 px; going on with 76 px.",
-        "Memory of the GPU ran out with a tile of 76 px; going on with 52 px.",
-        "Memory of the GPU ran out; going on with the CPU, which is slower.",
+        "Memory of the GPU ran out with a tile of 152 px; going on with the CPU, which is slower.",
     ]
+    assert fitted.recall(tiny.net, torch.device("cuda"), torch.float16).tile_px == 52
 
 
 @pytest.mark.gpu
@@ -357,7 +363,7 @@ def test_what_is_done_when_memory_runs_out_stays_done(tiny):
     tiny.net.down[0].register_forward_pre_hook(run_out_at_the_third)
     run = Run(tiny, image, SMALL_TILES.replace(tile_px=112))
     assert run.notes == [
-        "Memory of this computer ran out with a tile of 100 px; going on with 52 px."
+        "Memory of this computer ran out with a tile of 100 px; going on with a tile of 52 px."
     ]
     assert seen[:3] == [seen[0]] * 3
     assert max(seen[3:]) <= 52
@@ -395,11 +401,11 @@ def test_memory_may_run_out_at_every_stage(tiny, stage, monkeypatch):
         return call
 
     owner, name = {
-        "building the copy": (overlap_tile, "InferenceNet"),
-        "moving to the device": (overlap_tile, "_to_device"),
+        "building the copy": (tile_computer, "InferenceNet"),
+        "moving to the device": (Transfers, "upload"),
         "computing": (InferenceNet, "_compute"),
         "activating": (Model, "activate"),
-        "copying back": (torch.Tensor, "cpu"),
+        "copying back": (Arriving, "wait"),
     }[stage]
     monkeypatch.setattr(owner, name, fail_once(getattr(owner, name)))
     run = Run(tiny, image)

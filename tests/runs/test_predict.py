@@ -21,7 +21,6 @@ from napari_unet.models.model import Model
 from napari_unet.network.unet import UNet
 from napari_unet.runs import overlap_tile
 from napari_unet.runs import predict as predict_module
-from napari_unet.runs.overlap_tile import default_tile
 from napari_unet.runs.predict import (
     find_labels,
     label_steps,
@@ -31,6 +30,7 @@ from napari_unet.runs.predict import (
     segment_steps,
 )
 from napari_unet.runs.progress import Note, TileDone, drive
+from napari_unet.runs.tile_choice import default_tile
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 
 SMALL_TILES = SegmentSettings(tile_px=64, device="cpu")

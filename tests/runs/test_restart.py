@@ -11,7 +11,7 @@ import torch
 from napari_unet.errors import FileError
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
-from napari_unet.runs import overlap_tile, restart
+from napari_unet.runs import fitted, restart
 from napari_unet.runs.predict import predict, predict_steps, segment, segment_steps
 from napari_unet.runs.progress import Note, TileDone
 from napari_unet.runs.restart import KEY
@@ -189,7 +189,8 @@ def test_a_run_goes_on_after_memory_ran_out(model, image, out, process):
     break_off(predict_steps(model, image, "ZYX", settings, out), 60)
     refusing.remove()
     if process == "another":
-        overlap_tile._largest_that_fitted.clear()
+        fitted._of_this_process.clear()
+        fitted._file().unlink()
     said = []
     model.net.down[0].register_forward_pre_hook(lambda *_: seen.append(1))
     predict(model, image, "ZYX", settings, out=out, progress=said.append)

@@ -42,9 +42,12 @@ import numpy as np
 from napari_unet.errors import TileSizeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+Kind = tuple[tuple[int, bool, bool], ...]
+"""Along each axis: the size of the window, and if it is the first and the last."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,44 @@ def cut_tile(plane: Any, tile: Tile, margin: int = 0) -> NDArray[Any]:
         if place[-1] - place[0] != len(place) - 1:
             cut = np.take(cut, place - part.start, axis)
     return cut
+
+
+def kind_of(tile: Tile, shape: Sequence[int]) -> Kind:
+    """Say what tiles have in common that can be computed together.
+
+    Parameters
+    ----------
+    tile : Tile
+        Planned for an image of that shape.
+    shape : sequence of int
+        See :func:`plan_tiles`.
+
+    Returns
+    -------
+    tuple
+        Equal for tiles of the same size that end at the same sides of the image: of those, about
+        the same part is kept.
+    """
+    return tuple(
+        (outer.stop - outer.start, core.start == 0, core.stop == size)
+        for outer, core, size in zip(tile.outer, tile.core, shape, strict=True)
+    )
+
+
+def enclosing(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:
+    """Return the smallest box that holds all the boxes given, one slice per axis each."""
+    return tuple(
+        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in zip(*boxes, strict=True)
+    )
+
+
+def within(box: Sequence[slice], around: Sequence[slice]) -> tuple[slice, ...]:
+    """Say where a box lies in another one that holds it."""
+    return tuple(
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip(box, around, strict=True)
+    )
 
 
 def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:

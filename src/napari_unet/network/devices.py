@@ -30,6 +30,7 @@ MEMORY_WORDS = (
     "cudnn_status_not_supported",  # cuDNN: no method needs as little room as there is
     "unable to find an engine",
 )
+MEMORY_INFO = Path("/proc/meminfo")  # of Linux
 NVIDIA_TRACES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 
 
@@ -123,6 +124,52 @@ def describe_device(device: torch.device) -> str:
         return "GPU of this Mac (Metal)"
     threads = torch.get_num_threads()
     return f"CPU ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def device_name(device: torch.device) -> str:
+    """Name a processor in short: another name wherever it has another memory.
+
+    Parameters
+    ----------
+    device : torch.device
+        As given by :func:`choose_device`.
+
+    Returns
+    -------
+    str
+        For example ``NVIDIA RTX A4000 16 GB``, ``mps`` or ``cpu``.
+    """
+    if device.type != "cuda":
+        return device.type
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name} {round(properties.total_memory / GIB)} GB"
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Ask how much memory is free where a processor computes.
+
+    Parameters
+    ----------
+    device : torch.device
+        As given by :func:`choose_device`.
+
+    Returns
+    -------
+    int or None
+        What torch keeps for later counts as free; None where nobody tells, e.g. for the CPU on
+        other systems than Linux.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    try:
+        lines = MEMORY_INFO.read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(available.split()[1]) * 1024
+    except (OSError, ValueError, StopIteration):
+        return None
 
 
 def device_problem() -> str | None:

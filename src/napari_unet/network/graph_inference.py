@@ -108,7 +108,7 @@ class GraphInferenceNet:
                 logits = self._compute_parts(x, plans)
             else:
                 logits = self._compute_all(x)
-                logits = logits if kept is None else logits[(..., *kept)]
+                logits = logits if kept is None else logits[(slice(None), slice(None), *kept)]
         return with_all_digits(logits)
 
     def _compute_all(self, x: Tensor) -> Tensor:

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_unet.arrays.tiles import enclosing, within
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from napari_unet.network.recording import Compute
 
 PLANE = (-2, -1)
 
@@ -49,6 +53,54 @@ class Turn:
 
 
 TURNS = tuple(Turn(*way) for way in itertools.product(range(4), (False, True)))
+
+
+def average_over_turns(
+    compute: Compute,
+    seen: torch.Tensor,
+    kept: Sequence[slice],
+    sizes: Sequence[int],
+    at_once: int = 1,
+) -> torch.Tensor:
+    """Show tiles to a network in all eight ways, and average what it answers.
+
+    Parameters
+    ----------
+    compute : callable
+        Takes tiles (N, C, *spatial) and what is kept of the answer; gives (N, classes, *kept).
+    seen : Tensor, shape (N, C, *spatial)
+        The tiles, upright.
+    kept : sequence of slice
+        What is kept of the answer, one slice per spatial axis.
+    sizes : sequence of int
+        Size of the whole answer, one per spatial axis.
+    at_once : int
+        Tiles that are computed together at most, turned ones counted singly.
+
+    Returns
+    -------
+    Tensor, shape (N, classes, *kept)
+        The exact average, upright.
+    """
+    total = torch.zeros((), device=seen.device)
+    for turns in _turned_alike(seen.shape[2:], max(at_once // len(seen), 1)):
+        boxes = [turn.box(kept, sizes) for turn in turns]
+        around = enclosing(boxes)
+        together = torch.cat([turn.there(seen) for turn in turns])
+        for turn, box, answer in zip(
+            turns, boxes, compute(together, around).split(len(seen)), strict=True
+        ):
+            total = total + turn.back(answer[(..., *within(box, around))])
+    return total / len(TURNS)
+
+
+def _turned_alike(sizes: Sequence[int], most: int) -> Iterator[tuple[Turn, ...]]:
+    """Put turns together after which a tile of such sizes has one shape, so many at most."""
+    is_square = sizes[-1] == sizes[-2]
+    turns = sorted(TURNS, key=lambda turn: 0 if is_square else turn.quarters % 2)
+    for _, alike in itertools.groupby(turns, lambda turn: is_square or turn.quarters % 2):
+        together = tuple(alike)
+        yield from (together[first : first + most] for first in range(0, len(together), most))
 
 
 def _mirrored(span: slice, size: int) -> slice:

@@ -1,73 +1,47 @@
-"""Run a network over a plane, tile by tile.
+"""Run a network over planes, tile by tile.
 
 The geometry is that of :mod:`napari_unet.arrays.tiles`, the network's private copy that of
 :mod:`napari_unet.network.inference`; here are the order of the tiles, the processor and its
-memory. If memory runs out, what is left to do is cut into tiles of half the size until they fit,
-then the CPU takes over. What is done stays done.
+memory. If memory runs out, fewer tiles are computed at once, then what is left to do is cut into
+tiles of half the size until they fit, then the CPU takes over. What is done stays done.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from napari_unet.arrays.normalize import Statistics, normalize
-from napari_unet.arrays.tiles import Tile, cut_tile, moved_tile, plan_tiles, split_tile
+from napari_unet.arrays.tiles import Tile, plan_tiles, split_tile
 from napari_unet.errors import DeviceError
-from napari_unet.network.devices import choose_device, choose_dtype, free_memory, is_out_of_memory
-from napari_unet.network.graph_inference import GraphInferenceNet, peak_numbers
-from napari_unet.network.graph_net import GraphNet
-from napari_unet.network.inference import InferenceNet
+from napari_unet.network.devices import choose_device, choose_dtype, is_out_of_memory
+from napari_unet.network.policy import DevicePolicy, choose_policy
 from napari_unet.network.turns import TURNS
+from napari_unet.runs.batches import Batches, Order
+from napari_unet.runs.difference import Difference
+from napari_unet.runs.fitted import recall, remember
 from napari_unet.runs.progress import Job, Note, TileDone
+from napari_unet.runs.tile_choice import (
+    choose_halo,
+    default_tile,
+    grid_of,
+    smallest_tile,
+    tile_bytes,
+)
+from napari_unet.runs.tile_computer import Piece, Plane, Started, TileComputer, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from napari_unet.arrays.normalize import Statistics
     from napari_unet.models.model import Model
-    from napari_unet.network.build import Network
-    from napari_unet.network.graph import Graph
+    from napari_unet.network.transfers import Assembly
     from napari_unet.runs.background import Background
-    from napari_unet.settings import Architecture, SegmentSettings
-
-Write = Callable[[tuple[slice, ...], "NDArray[Any]"], None]
-"""Takes a core (one slice per spatial axis) and its values (classes, *core)."""
-
-Order = Callable[[list[Tile]], Tile]
-"""Picks, of the tiles that remain, the one to compute next."""
-
-# For the features of all levels together, and for what a person's computer can spare.
-BUDGET_BYTES = {"cpu": 768 * 2**20, "cuda": 2048 * 2**20, "mps": 1024 * 2**20}
-# On the CPU, where the result is not in memory either: a large image then takes little of it.
-STREAMED_BYTES = 160 * 2**20
-# Smaller tiles than this many halos would spend most of the work on what is thrown away.
-LEAST_HALOS = {2: 6, 3: 3}
-# Larger tiles than this many halos, or pixels, would save little more of it.
-MOST_HALOS, MOST_PX = 24, 1024
-# Tiles that are computed once more where the result is approximate, to tell by how much.
-MOST_MEASURED = 3
-_MEASURED = {1: "One tile was", 2: "Two tiles were", 3: "Three tiles were"}
-
-_largest_that_fitted: dict[tuple[Architecture | Graph, str], int] = {}
-"""Tile in pixels, per network and kind of device, after memory ran out in this process."""
-
-
-@dataclass(frozen=True)
-class _Started:
-    """A tile whose probabilities are being computed."""
-
-    tile: Tile
-    values: torch.Tensor
-    """Shape (classes, *core)."""
-    ready: torch.cuda.Event | None
-    """After which the values are right; at once if None."""
+    from napari_unet.settings import Precision, SegmentSettings
 
 
 @dataclass(frozen=True)
@@ -97,6 +71,8 @@ class OverlapTile:
         Where the tiles are computed.
     is_streamed : bool
         The result is written to disk: the tiles are chosen so that little memory is taken.
+    policy : callable, optional
+        Chooses how tiles are computed on a device; as it suits the device if not given.
 
     Raises
     ------
@@ -114,19 +90,17 @@ class OverlapTile:
         background: Background,
         *,
         is_streamed: bool = False,
+        policy: Callable[..., DevicePolicy] | None = None,
     ) -> None:
         self._model, self._shape = model, shape
-        self._is_streamed = is_streamed
         self._settings, self._background = settings, background
-        self._device = choose_device(settings.device)
-        weights = next(model.net.parameters())
-        self._dtype = choose_dtype(settings.precision, self._device, weights.dtype)
-        self._net: InferenceNet | GraphInferenceNet | None = None
+        self._is_streamed, self._choose_policy = is_streamed, policy or choose_policy
         self._halo = choose_halo(model.net, settings)
-        self._choose_tiles()
+        self._difference = Difference(model.net, shape, background)
+        self._use(choose_device(settings.device), settings.precision)
         self._count, self._is_counted = len(self._tiles), False
-        self._is_measured = False
-        self._differences: list[tuple[float, float]] = []
+        self._ran_out_with = ""
+        self._is_problem_told = False
 
     @property
     def count(self) -> int:
@@ -137,6 +111,11 @@ class OverlapTile:
     def tiles(self) -> list[Tile]:
         """The tiles of a plane; other ones after memory ran out."""
         return self._tiles
+
+    @property
+    def planes_at_once(self) -> int:
+        """Over how many planes to run together so that the device is busy."""
+        return max(self._pieces_at_once // len(self._tiles), 1)
 
     def notes(self) -> Iterator[Note]:
         """Tell where the result will be approximate."""
@@ -175,7 +154,8 @@ class OverlapTile:
         write : callable
             Called with each core and its probabilities; once per pixel, also if memory ran out.
         order : callable, optional
-            Asked before each tile which of the remaining ones is next; row by row if not given.
+            Asked before each tile which of the remaining ones is next; row by row if not given,
+            and then the result may be written in other parts than cores, once all is computed.
         skip : collection of int
             Which of ``tiles`` need not be computed, counted from 0.
 
@@ -185,280 +165,201 @@ class OverlapTile:
             Counted over this plane, after each tile; always of ``count``, also if memory ran out
             later and they are more and smaller.
         """
-        remaining = [tile for index, tile in enumerate(self._tiles) if index not in skip]
-        started: list[_Started] = []
-        share = _Share(-(-self._count * len(remaining) // len(self._tiles)), len(remaining))
+        return self.run_planes([Plane(channels, statistics, write)], order, skip)
+
+    def run_planes(
+        self, planes: Sequence[Plane], order: Order | None = None, skip: Collection[int] = ()
+    ) -> Job[None]:
+        """Run the network over some planes together, see :attr:`planes_at_once`.
+
+        Parameters
+        ----------
+        planes : sequence of Plane
+            All of the one size.
+        order, skip : object
+            As for :meth:`run`.
+
+        Yields
+        ------
+        TileDone
+            Counted over all of these planes.
+        """
+        tiles = [tile for index, tile in enumerate(self._tiles) if index not in skip]
+        remaining = [Piece(plane, tile) for plane in planes for tile in tiles]
+        total = len(planes) * self._count
+        share = _Share(-(-total * len(tiles) // len(self._tiles)), len(remaining))
+        started: list[Started] = []
+        results = self._assemblies(planes) if order is None else {}
         while remaining or started:
             try:
                 if remaining:
-                    tile = order(remaining) if order else remaining[0]
-                    started.append(
-                        (yield from self._background.run(self._start, channels, statistics, tile))
-                    )
-                    remaining.remove(tile)
-                if remaining and len(started) <= self._ahead:
+                    batch = yield from self._start(remaining, order, results)
+                    started.append(batch)
+                    for piece in batch.pieces:
+                        remaining.remove(piece)
+                if remaining and len(started) <= self._policy.ahead:
                     continue
-                values = yield from self._background.run(
-                    self._finish, channels, statistics, started[0]
-                )
+                values = yield from self._background.run(self._computer.finish, started[0])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             else:
-                tile = started.pop(0).tile
-                write(tile.core, values)
-                left = len(remaining) + len(started)
-                if left in {share.pieces - 1, share.pieces // 2, 0}:
-                    yield from self._measure(channels, statistics, tile, values, is_last=not left)
-                self._is_counted = True
-                yield TileDone(self._count - share.left(left), self._count)
+                yield from self._told()
+                for number, piece in enumerate(started[0].pieces):
+                    left = len(remaining) + sum(len(batch.pieces) for batch in started) - number - 1
+                    if results:
+                        results[piece.plane].add(piece.tile.core)
+                    else:
+                        piece.plane.write(piece.tile.core, values[number])
+                        yield from self._measured(piece, values[number], left, share.pieces)
+                    self._is_counted = True
+                    yield TileDone(total - share.left(left), total)
+                del started[0]
                 continue
-            remaining = [*(each.tile for each in started), *remaining]
+            remaining = [*(piece for batch in started for piece in batch.pieces), *remaining]
             started.clear()
-            yield self._make_room()
+            yield from self._unload(results)
+            results = {}
             counts_for = share.left(len(remaining))
-            remaining = [part for tile in remaining for part in self._split(tile)]
+            self._make_room()
+            remaining = [
+                Piece(piece.plane, part) for piece in remaining for part in self._split(piece.tile)
+            ]
             if not self._is_counted:  # nobody knows another count yet
-                self._count += len(remaining) - counts_for
+                self._count += (len(remaining) - counts_for) // len(planes)
+                total = len(planes) * self._count
                 counts_for = len(remaining)
             share = _Share(counts_for, len(remaining))
+        yield from self._unload(results)
         self._is_counted = True
 
-    @property
-    def _ahead(self) -> int:
-        """How many tiles are being computed while the next one is cut: a GPU needs no waiting."""
-        return 0 if self._device.type == "cpu" else 1
-
-    def _start(self, channels: Any, statistics: Statistics, tile: Tile) -> _Started:
-        """Begin to compute the probabilities of one tile; a GPU goes on by itself."""
-        net = self._model.net
-        if self._net is None:
-            self._net = (
-                GraphInferenceNet(net, self._device, self._dtype)
-                if isinstance(net, GraphNet)
-                else InferenceNet(net, self._device, self._dtype)
+    def _start(
+        self, remaining: list[Piece], order: Order | None, results: Mapping[Plane, Assembly]
+    ) -> Job[Started]:
+        """Begin to compute the tiles that are next."""
+        pieces = self._batches.choose(remaining, order, self._pieces_at_once)
+        self._tried = min(self._at_once, len(pieces) * self._turns)
+        kept = self._batches.kept(pieces, is_alike=self._policy.record is not None)
+        return (
+            yield from self._background.run(
+                self._computer.start, pieces, kept, self._tried, results or None
             )
-        pixels = normalize(cut_tile(channels, tile, net.margin), statistics, self._settings.invert)
-        seen = _to_device(torch.from_numpy(pixels)[None], self._device)
-        if self._settings.augment:
-            sizes = [net.output_size(size) for size in seen.shape[2:]]
-            answers = (
-                turn.back(self._answer(self._net, turn.there(seen), turn.box(tile.local, sizes)))
-                for turn in TURNS
-            )
-            answer = sum(answers, start=torch.zeros(())) / len(TURNS)
-        else:
-            answer = self._answer(self._net, seen, tile.local)
-        return _Started(tile, *_to_host(answer[0]))
-
-    def _answer(
-        self, net: InferenceNet | GraphInferenceNet, seen: torch.Tensor, kept: tuple[slice, ...]
-    ) -> torch.Tensor:
-        """Run the network; what is too large a number for half precision becomes NaN."""
-        logits = net(seen, kept)
-        if net.dtype != torch.float16:
-            return self._model.activate(logits)
-        return torch.where(logits.isfinite(), self._model.activate(logits), torch.nan)
-
-    def _finish(self, channels: Any, statistics: Statistics, started: _Started) -> NDArray[Any]:
-        """Return the probabilities (classes, *core) of a tile; with all digits if half overflow."""
-        if started.ready is not None:
-            started.ready.synchronize()
-        values: NDArray[Any] = started.values.cpu().numpy()
-        if self._dtype == torch.float16 and np.isnan(values).any():
-            self._net, self._dtype = None, torch.float32
-            return self._compute(channels, statistics, started.tile)
-        return values
-
-    def _compute(self, channels: Any, statistics: Statistics, tile: Tile) -> NDArray[Any]:
-        """Compute the probabilities (classes, *core) of one tile."""
-        return self._finish(channels, statistics, self._start(channels, statistics, tile))
-
-    def _measure(
-        self,
-        channels: Any,
-        statistics: Statistics,
-        tile: Tile,
-        values: NDArray[Any],
-        *,
-        is_last: bool,
-    ) -> Job[None]:
-        """Where tiles are approximate, look how much another tile differs; say so at the last."""
-        if self._is_measured or not any(self.notes()):
-            return
-        if is_last or len(self._differences) < MOST_MEASURED - 1:
-            try:
-                difference = yield from self._background.run(
-                    self._difference, channels, statistics, tile, values
-                )
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._is_measured = True  # what is wanted comes first, with the memory there is
-            else:
-                self._differences.append(difference)
-        if self._is_measured:
-            free_memory(self._device)
-        self._is_measured |= is_last
-        if self._is_measured and self._differences:
-            largest, means = max(most for most, _ in self._differences), self._differences
-            mean = sum(each for _, each in means) / len(means)
-            yield Note(
-                f"{_MEASURED[len(means)]} computed once more, moved across a border: "
-                f"probabilities differ by at least {largest:.2g} in places ({mean:.2g} on average)."
-            )
-
-    def _difference(
-        self, channels: Any, statistics: Statistics, tile: Tile, values: NDArray[Any]
-    ) -> tuple[float, float]:
-        """Return the largest and the mean difference to a tile across the border of this one."""
-        net = self._model.net
-        other = moved_tile(tile, self._shape, net.halo - net.margin, *_grid(net))
-        again = self._compute(channels, statistics, other)
-        common = (
-            slice(part.start - core.start, part.stop - core.start)
-            for part, core in zip(other.core, tile.core, strict=True)
         )
-        difference = np.abs(values[(slice(None), *common)] - again)
-        return float(difference.max()), float(difference.mean())
 
-    def _choose_tiles(self) -> None:
-        """Plan tiles as the settings say, or as the device's memory suggests."""
-        net, device = self._model.net, self._device.type
-        budget = STREAMED_BYTES if self._is_streamed and device == "cpu" else BUDGET_BYTES[device]
-        chosen = self._settings.tile_px
-        tile_px = chosen or default_tile(net, self._shape, self._halo, device, budget)
-        fitted = _largest_that_fitted.get((net.architecture, device), tile_px)
-        self._plan(min(tile_px, max(fitted, _smallest_tile(net, self._halo))))
+    def _assemblies(self, planes: Sequence[Plane]) -> dict[Plane, Assembly]:
+        """Make room on the device for results that can stay there until all is computed."""
+        size = len(planes) * self._model.card.architecture.classes * math.prod(self._shape)
+        is_one_by_one = len(self._tiles) == 1 or any(self.notes())
+        if is_one_by_one or size * torch.float32.itemsize > self._policy.result_bytes:
+            return {}
+        try:
+            return {plane: self._computer.assemble(self._shape) for plane in planes}
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return {}
+
+    def _unload(self, results: Mapping[Plane, Assembly]) -> Job[None]:
+        """Write what is done of results that stayed on the device."""
+        for plane, result in results.items():
+            parts = result.take(self._computer.transfers)
+            while part := (yield from self._background.run(next, parts, None)):
+                plane.write(*part)
+
+    def _measured(self, piece: Piece, values: NDArray[Any], left: int, pieces: int) -> Job[None]:
+        """Where tiles are approximate, look how much another tile differs."""
+        if not self._difference.is_told and any(self.notes()):
+            yield from self._difference.measure(self._computer, piece, values, left, pieces)
+
+    def _use(self, device: torch.device, precision: Precision) -> None:
+        """Compute on a device from now on, with tiles as it suits it and as they fitted before."""
+        net = self._model.net
+        dtype = choose_dtype(precision, device, next(net.parameters()).dtype)
+        self._policy = self._choose_policy(device, is_streamed=self._is_streamed)
+        self._computer = TileComputer(self._model, self._settings, device, dtype, self._policy)
+        self._is_less = False
+        budget = self._policy.budget_bytes
+        tile_px = self._settings.tile_px or default_tile(net, self._shape, self._halo, budget)
+        fitted = recall(net, device, dtype)
+        if fitted:
+            tile_px = min(tile_px, max(fitted.tile_px, smallest_tile(net, self._halo)))
+        self._plan(tile_px)
+        features = tile_bytes(net, [part.stop - part.start for part in self._tiles[0].outer])
+        self._at_once = max(int(self._policy.together_bytes // features), 1)
+        if fitted:
+            self._at_once = min(self._at_once, fitted.at_once)
+        self._tried = self._at_once
 
     def _plan(self, tile_px: int) -> None:
         """Lay the tiles on the network's grid."""
         self._tile_px = tile_px
-        self._tiles = plan_tiles(self._shape, tile_px, self._halo, *_grid(self._model.net))
+        self._tiles = plan_tiles(self._shape, tile_px, self._halo, *grid_of(self._model.net))
+        self._batches = Batches(self._tiles, self._shape)
 
     def _split(self, tile: Tile) -> list[Tile]:
-        """Cut a tile into tiles of the size that is now used."""
-        return split_tile(tile, self._shape, self._tile_px, self._halo, *_grid(self._model.net))
+        """Cut a tile into tiles of the size that is now used, if it is larger."""
+        if all(part.stop - part.start <= self._tile_px for part in tile.outer):
+            return [tile]
+        return split_tile(tile, self._shape, self._tile_px, self._halo, *grid_of(self._model.net))
 
-    def _make_room(self) -> Note:
-        """Take smaller tiles, or else the CPU, and say so."""
-        net, is_gpu = self._model.net, self._device.type != "cpu"
-        place = "the GPU" if is_gpu else "this computer"
-        self._net = None
-        free_memory(self._device)
-        tile = max(part.stop - part.start for part in self._tiles[0].outer)
-        smaller = max(tile // 2, _smallest_tile(net, self._halo))
-        if smaller < tile:
-            _largest_that_fitted[net.architecture, self._device.type] = smaller
+    def _make_room(self) -> None:
+        """Take fewer tiles at once, or smaller ones, or else the CPU."""
+        net, device = self._model.net, self._computer.device
+        self._ran_out_with = self._ran_out_with or (
+            f"{'this computer' if device.type == 'cpu' else 'the GPU'} ran out with {self._in_use}"
+        )
+        self._computer.free()
+        smaller = max(self._largest_side // 2, smallest_tile(net, self._halo))
+        if self._tried > 1:
+            self._at_once = self._tried = self._tried // 2
+        elif smaller < self._largest_side:
             self._plan(smaller)
-            return Note(
-                f"Memory of {place} ran out with a tile of {tile} px; going on with {smaller} px."
-            )
-        if not is_gpu:
+        elif device.type == "cpu":
             raise DeviceError(
-                f"Memory of this computer ran out with a tile of {tile} px, and this network "
-                "cannot take a smaller one. Close other programs, or choose a smaller halo or "
-                "a smaller network."
+                f"Memory of {self._ran_out_with}, and this network cannot take a smaller one. "
+                "Close other programs, or choose a smaller halo or a smaller network."
             )
-        self._device = torch.device("cpu")
-        self._dtype = choose_dtype("auto", self._device, next(net.parameters()).dtype)
-        self._choose_tiles()
-        return Note("Memory of the GPU ran out; going on with the CPU, which is slower.")
+        else:
+            remember(net, device, self._computer.dtype, smaller, 1)
+            self._use(torch.device("cpu"), "auto")
+            return
+        self._is_less = True
 
+    def _told(self) -> Iterator[Note]:
+        """Tell, once it is computed, what was done when memory ran out; remember what fitted."""
+        computer, problem = self._computer, self._computer.recording_problem
+        if self._ran_out_with:
+            yield Note(f"Memory of {self._ran_out_with}; going on with {self._in_use}.")
+        if self._ran_out_with and self._is_less:
+            net = self._model.net
+            remember(net, computer.device, computer.dtype, self._tile_px, self._at_once)
+        self._ran_out_with = ""
+        if problem and not self._is_problem_told:
+            self._is_problem_told = True
+            yield Note(
+                f"What the GPU computes for each tile cannot be recorded ({problem}); it is told "
+                "tile by tile, which is slower where they are small."
+            )
 
-def choose_halo(net: Network, settings: SegmentSettings) -> int:
-    """Return the halo in pixels, on the grid: as set, or all that the network needs.
+    @property
+    def _in_use(self) -> str:
+        """What is used of which memory can run out."""
+        if self._ran_out_with.startswith("the GPU") and self._computer.device.type == "cpu":
+            return "the CPU, which is slower"
+        tile = f"a tile of {self._largest_side} px"
+        return tile if self._tried == 1 else f"{self._tried} tiles at once, each {tile[2:]}"
 
-    What an unpadded network gives back is right to the last pixel, unless it resizes on the way
-    up: resizing knows nothing beyond the edge of a tile, either. So do networks that pad here and
-    not there.
-    """
-    if net.margin:
-        wanted = net.halo - net.margin if net.invents_edges else 0
-    else:
-        wanted = net.halo if settings.halo_px is None else settings.halo_px
-    return -(-wanted // net.stride) * net.stride
+    @property
+    def _largest_side(self) -> int:
+        """The largest side of the tiles as they are planned."""
+        return max(int(part.stop - part.start) for part in self._tiles[0].outer)
 
+    @property
+    def _turns(self) -> int:
+        """How often each tile is computed."""
+        return len(TURNS) if self._settings.augment else 1
 
-def default_tile(
-    net: Network,
-    shape: tuple[int, ...],
-    halo_px: int,
-    device: str = "cpu",
-    budget_bytes: int | None = None,
-) -> int:
-    """Choose a tile so large that hardly any work is thrown away, if memory allows.
-
-    Parameters
-    ----------
-    net : UNet or GraphNet
-        The network.
-    shape : tuple of int
-        Size of the plane or volume; a short axis leaves more for the others.
-    halo_px : int
-        Halo per side in pixels.
-    device : {"cpu", "cuda", "mps"}
-        Where it runs.
-    budget_bytes : int, optional
-        Instead of the budget of the device.
-
-    Returns
-    -------
-    int
-        Side of the tile in pixels; large enough that most of the work is not halo.
-    """
-    step, shrink, lost = net.stride, 2 * net.margin, max(halo_px, net.margin)
-    bytes_per_pixel = feature_bytes(net)
-    tile = LEAST_HALOS[len(shape)] * lost + step
-    most = min(max(shape) + shrink, max(MOST_HALOS * lost, MOST_PX)) + step
-    while tile < most and (
-        math.prod(min(tile + step, size + shrink) for size in shape) * bytes_per_pixel
-        <= (budget_bytes or BUDGET_BYTES[device])
-    ):
-        tile += step
-    return tile
-
-
-def feature_bytes(net: Network) -> float:
-    """Estimate the bytes per pixel of a tile that the features of all levels take together.
-
-    Those that a strip of rows keeps for a while are left out, see
-    :class:`napari_unet.network.inference.InferenceNet`.
-    """
-    if isinstance(net, GraphNet):
-        return 4 * peak_numbers(net)
-    skips = [block.widths[-1] for block in net.blocks]
-    below = [0, *(stage.block.widths[-1] for stage in net.stages[-2::-1]), 0]
-    dims = net.architecture.spatial_dims
-    pairs = enumerate(zip(skips, below, strict=True))
-    numbers = sum((skip + result) / 2.0 ** (dims * level) for level, (skip, result) in pairs)
-    at_once = 0 if net.exact else 3 * skips[0]
-    return 4 * (numbers + at_once + net.architecture.in_channels + net.architecture.classes)
-
-
-def _grid(net: Network) -> tuple[int, int, int]:
-    """Return stride, margin and the smallest output of a network."""
-    return net.stride, net.margin, net.valid_input(1) - 2 * net.margin
-
-
-def _smallest_tile(net: Network, halo_px: int) -> int:
-    """Return the smallest tile of which anything is left to keep."""
-    return net.valid_input(net.stride + 2 * (halo_px + net.margin))
-
-
-def _to_device(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy to where it is computed; to an NVIDIA GPU while it still computes something else."""
-    if device.type == "cuda":
-        return pixels.pin_memory().to(device, non_blocking=True)
-    return pixels.to(device)
-
-
-def _to_host(values: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-    """Begin to copy back from an NVIDIA GPU; return what says that it is done."""
-    if values.device.type != "cuda":
-        return values, None
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    ready = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch tells no types
-    ready.record()
-    return host, ready
+    @property
+    def _pieces_at_once(self) -> int:
+        """How many tiles are given to the device at once."""
+        return max(self._at_once // self._turns, 1)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from napari_unet.arrays.normalize import Statistics
     from napari_unet.models.model import Model
     from napari_unet.runs.background import Background
-    from napari_unet.runs.overlap_tile import Order, Write
+    from napari_unet.runs.batches import Order
+    from napari_unet.runs.tile_computer import Write
     from napari_unet.settings import SegmentSettings
 
     Index = tuple[int, ...]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from napari_unet.models.card import Card
     from napari_unet.models.model import Model
-    from napari_unet.runs.overlap_tile import Order
+    from napari_unet.runs.batches import Order
     from napari_unet.runs.plane_run import NextPlane
     from napari_unet.runs.progress import Cancel, Progress
 
