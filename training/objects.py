@@ -80,19 +80,27 @@ def finish(
     model: Model, planes: Sequence[Plane], unseen: Sequence[Plane], out: Path, where: str
 ) -> None:
     """Choose how objects are found, save, score the saved file and write that on its card."""
-    card = model.card.replace(instances=choose_instances(model, planes))
+    instances = choose_instances(model, planes)
+    card = model.card.replace(instances=instances)
     model = load_model(save_model(Model(model.net, card), out, half=True))
     by_plane = score(model, unseen)
     for name, scores in by_plane.items():
         say(f"{name:32} {told(scores)}")
-    turned = score(model, unseen, SegmentSettings(augment=True, instances=card.instances))
-    together, in_turns = pooled(by_plane.values()), pooled(turned.values())
+    together = pooled(by_plane.values())
     say(f"{'pooled':32} {told(together)}")
-    say(f"{'pooled, mean of 8 turns':32} {told(in_turns)}")
     named = {f"{name} pooled, {where}": together[key] for key, name in TOLD_SCORES.items()}
+    _save_with_scores(model, named, out)
+    turned = score(model, unseen, SegmentSettings(augment=True, instances=instances))
+    in_turns = pooled(turned.values())
+    say(f"{'pooled, mean of 8 turns':32} {told(in_turns)}")
     named[f"AP50 pooled, {where}, mean of 8 turns"] = in_turns["ap50"]
-    rounded = {name: round(value, 4) for name, value in named.items()}
-    save_model(Model(model.net, card.replace(scores=rounded)), out, half=True)
+    _save_with_scores(model, named, out)
+
+
+def _save_with_scores(model: Model, scores: dict[str, float], out: Path) -> None:
+    """Write a model with its scores on the card."""
+    rounded = {name: round(value, 4) for name, value in scores.items()}
+    save_model(Model(model.net, model.card.replace(scores=rounded)), out, half=True)
 
 
 def told(scores: dict[str, float]) -> str:

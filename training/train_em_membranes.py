@@ -51,7 +51,7 @@ CROPS = CropSettings(
     blur_sigma_px=(0.4, 1.2),
 )
 RECIPE = Recipe(learning_rate=2e-3, batch=4, loss="cross-entropy")
-STEPS = 1600
+STEPS = 1000
 PAPER_CROPS = CropSettings(
     crop_px=316, elastic_px=10, rotation_degrees=30, grey_values=0.4, blurred=0, noisy=0
 )
@@ -87,7 +87,11 @@ def main() -> None:
     )
     unseen = read_sections(options.data, JUDGED)
     model = train(trainer, options, lambda model: told(judge(model, unseen)))
-    finish(model, planes, unseen, options.out)
+    if options.paper:
+        say(told(judge(model, unseen)))
+        save_model(model, options.out)
+    else:
+        finish(model, planes, unseen, options.out)
 
 
 def read_sections(folder: Path, sections: range) -> list[Plane]:

@@ -33,7 +33,7 @@ MODALITIES = ("fluorescence",)
 ARCHITECTURE = Architecture(widths=(16, 32, 64, 128, 256), norm="batch", bias=False, classes=2)
 CROPS = CropSettings(zoom=(0.5, 2.0), inverted=0.1)  # nuclei of 10 px and of 80 px
 RECIPE = Recipe(learning_rate=1.5e-3)
-STEPS = 2400
+STEPS = 700
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ START = "nuclei"
 COLOURS = ("red", "green", "blue")
 CROPS = CropSettings(zoom=(0.5, 2.0), grey_values=0.4)
 RECIPE = Recipe(learning_rate=1.5e-3)
-STEPS = 1400
+STEPS = 400
 
 
 def main() -> None:
