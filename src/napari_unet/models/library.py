@@ -36,6 +36,7 @@ Origin = Literal["bundled", "user", "recent"]
 REPORT_SUFFIX = ".json"
 
 _BUNDLED = Path(__file__).parent.parent / "resources"
+_FIRST = "nuclei"  # of the bundled models: what most people come for
 _RECENT_FILE = "recent.json"
 _MOST_RECENT = 12
 _MOST_READINGS = 99
@@ -387,7 +388,7 @@ def _is_a_file(name: str) -> bool:
 def _files() -> Iterator[tuple[str, Path, Literal["bundled", "user"]]]:
     """Yield name, path and origin of each file in the two folders, unread."""
     seen: set[str] = set()
-    for path in _weights_in(_BUNDLED, f"*{SUFFIX}"):
+    for path in sorted(_weights_in(_BUNDLED, f"*{SUFFIX}"), key=lambda path: path.stem != _FIRST):
         seen.add(path.stem)
         yield path.stem, path, "bundled"
     for path in _weights_in(user_folder(), "*"):
