@@ -373,11 +373,12 @@ class FinetuneSettings(Settings):
         le=8,
         description="Levels of the contracting path, from the top, that stay as they are.",
     )
-    batch_norm: Literal["adapt", "keep"] = Field(
-        "adapt",
+    batch_norm: Literal["fit", "adapt", "keep"] = Field(
+        "fit",
         description=(
-            "adapt: batch norm measures the new images, too; keep: it stays as it was measured "
-            "on all that the model was trained on."
+            "fit: batch norm goes over to the new images, before the training, as far as that "
+            "lowers the loss; adapt: it measures them all the time; keep: it stays as it was "
+            "measured on all that the model was trained on."
         ),
     )
     correction_weight: float = Field(
@@ -387,10 +388,13 @@ class FinetuneSettings(Settings):
         description="How much more a corrected pixel counts than one that was right already.",
     )
     held_out: float = Field(
-        0.25,
+        0.5,
         gt=0,
         lt=0.9,
-        description="Share of the checked area kept aside to judge the result, 0..1.",
+        description=(
+            "Share of the checked area that each of two checks keeps aside to judge what it has "
+            "learned from the rest, 0..1; at last the network learns from all of it."
+        ),
     )
     flips: bool = Field(True, description="Mirror the training crops and turn them by quarters.")
     rotation_degrees: float = Field(

@@ -52,16 +52,31 @@ def distance_between(window, mask) -> int:
 # ------------------------------------------------------------------------------------- held out
 
 
-def test_one_large_region_keeps_an_end_of_its_longer_side_aside():
+def test_each_check_keeps_another_end_of_the_longer_side_of_a_large_region_aside():
     labels = discs((300, 500))
     vouched = box(labels.shape, 20, 100, 276, 420)
     split = hold_out([plane_of(labels, vouched)], 0.25, 128)
-    (mask,) = split.masks
+    (far,), (near,) = split.checks
     assert split.kind == "block"
-    assert not mask[:, :300].any(), "the end of the longer side, X"
-    assert np.array_equal(mask, vouched & mask)
-    assert 0.2 < mask.sum() / vouched.sum() < 0.35
-    assert 64 <= split.crop_px <= 128
+    assert not far[:, :300].any(), "the end of the longer side, X"
+    assert not near[:, 220:].any(), "the other end"
+    assert np.array_equal(split.masks[0], far | near)
+    assert np.array_equal(far | near, vouched & (far | near))
+    for mask in (far, near):
+        assert 0.2 < mask.sum() / vouched.sum() < 0.35
+    assert 48 <= split.crop_px <= 128
+
+
+def test_an_end_and_what_is_learned_beside_it_are_as_large_as_each_other_at_most():
+    labels = discs((200, 256))
+    vouched = box(labels.shape, 0, 0, 200, 256)
+    split = hold_out([plane_of(labels, vouched)], 0.9, 128)
+    (far,), (near,) = split.checks
+    assert split.crop_px == 64
+    assert far[:, 160:].all()
+    assert not far[:, :160].any()
+    assert near[:, :96].all()
+    assert not near[:, 96:].any()
 
 
 def test_regions_that_lie_apart_are_kept_aside_whole():
@@ -69,15 +84,19 @@ def test_regions_that_lie_apart_are_kept_aside_whole():
     first, second = box(labels.shape, 0, 0, 128, 128), box(labels.shape, 0, 700, 100, 800)
     split = hold_out([plane_of(labels, first | second)], 0.25, 64)
     assert split.kind == "regions"
-    assert np.array_equal(split.masks[0], second), "the smaller one is nearer to a quarter"
+    assert np.array_equal(split.checks[0][0], second), "the smaller one is nearer to a quarter"
+    assert np.array_equal(split.checks[1][0], first)
 
 
-def test_planes_are_apart_whatever_their_regions():
+@pytest.mark.parametrize(("share", "kept"), [(0.25, 1), (0.5, 2)])
+def test_planes_are_apart_whatever_their_regions(share, kept):
     labels = discs((100, 100))
     planes = [plane_of(labels, box(labels.shape, 0, 0, 90, 90)) for _ in range(4)]
-    split = hold_out(planes, 0.25, 64)
+    split = hold_out(planes, share, 64)
     assert split.kind == "regions"
-    assert [mask.any() for mask in split.masks].count(True) == 1
+    counted = [[mask.any() for mask in masks].count(True) for masks in split.checks]
+    assert counted == [kept, kept]
+    assert not any((one & other).any() for one, other in zip(*split.checks, strict=True))
 
 
 def test_one_small_region_is_all_learned_from():
@@ -85,17 +104,20 @@ def test_one_small_region_is_all_learned_from():
     split = hold_out([plane_of(labels, box(labels.shape, 20, 20, 148, 148))], 0.25, 128)
     assert split.kind == "nothing"
     assert not split.is_judged
-    assert not split.masks[0].any()
+    assert split.masks == ()
 
 
 def test_an_end_without_objects_can_judge_nothing():
     labels = discs((200, 400))
-    labels[:, 100:] = 0
     vouched = box(labels.shape, 0, 0, 200, 400)
-    (mask,) = hold_out([plane_of(labels, vouched)], 0.25, 64).masks
-    assert objects_in(plane_of(labels, vouched), mask) >= 5
-    labels[:] = 0
-    labels[95:105, 195:205] = 1
+    along_x = hold_out([plane_of(labels, vouched)], 0.25, 64).checks[0][0]
+    assert along_x.any(axis=1).all()
+    assert not along_x[:, :200].any()
+    labels[:, 100:] = 0
+    along_y = hold_out([plane_of(labels, vouched)], 0.25, 64).checks[0][0]
+    assert along_y.any(axis=0).all(), "the ends of the other side have objects"
+    assert not along_y[:100].any()
+    labels[60:] = 0
     assert hold_out([plane_of(labels, vouched)], 0.25, 64).kind == "nothing"
 
 
@@ -120,17 +142,17 @@ def test_no_crop_comes_nearer_to_the_held_out_part_than_its_side(boxes, crop, sh
     plane = plane_of(labels, vouched)
     split = hold_out([plane], share, crop, margin_px=margin)
     classes = CARD.replace(labels="semantic")  # the same crops without the cost of weights
-    crops = Crops([plane], split.masks, classes, split.crop_px, margin)
     random = np.random.default_rng(0)
-    for _, (y, x) in crops.draw_windows(40, random):
-        learned = vouched[y : y + split.crop_px, x : x + split.crop_px]
-        assert learned.any(), "a crop without a vouched pixel teaches nothing"
-        seen = [
-            slice(max(0, start - margin), min(size, start + split.crop_px + margin))
-            for start, size in zip((y, x), labels.shape, strict=True)
-        ]
-        if split.is_judged:
-            assert distance_between(seen, split.masks[0]) >= split.crop_px
+    for masks in split.checks:
+        crops = Crops([plane], masks, classes, split.crop_px, margin)
+        for _, (y, x) in crops.draw_windows(40, random):
+            learned = vouched[y : y + split.crop_px, x : x + split.crop_px]
+            assert learned.any(), "a crop without a vouched pixel teaches nothing"
+            seen = [
+                slice(max(0, start - margin), min(size, start + split.crop_px + margin))
+                for start, size in zip((y, x), labels.shape, strict=True)
+            ]
+            assert distance_between(seen, masks[0]) >= split.crop_px
 
 
 # ---------------------------------------------------------------------------------------- crops

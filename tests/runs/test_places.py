@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.special import ndtr
 
+from napari_unet.models.card import Card
 from napari_unet.runs import places as module
-from napari_unet.runs.evaluate import _judge
+from napari_unet.runs.evaluate import score_labels
 from napari_unet.runs.places import Tally, count_places, divide, measure_difference, place_of
 from napari_unet.runs.verdict import compare
+from napari_unet.settings import Architecture
 
 RNG = np.random.default_rng
+CELLS = Card(name="cells", architecture=Architecture(widths=(4, 8)))
 
 
 def tally(right, whole) -> Tally:
@@ -136,7 +139,7 @@ def outcomes(runs, shape, old_errors, new_errors):
         truth = true_cells(run, shape)
         mask = np.ones(shape, bool)
         before, after = (
-            _judge([(labelled_by_a_model(truth, 10 * run + k, errors), truth, mask)], None)
+            score_labels(CELLS, [(labelled_by_a_model(truth, 10 * run + k, errors), truth, mask)])
             for k, errors in ((1, old_errors), (2, new_errors))
         )
         taken += compare(before, after).outcome == "better"

@@ -1,9 +1,9 @@
 """Go on with a training that was broken off: its whole state, in one file, every few seconds.
 
-The file holds the weights, their average, the optimiser, the random numbers, the used part of the
-budget and the curve: tensors as safetensors, the rest as JSON in its header, so that reading it
-runs nothing. It names what it belongs to (model, images and labels, settings); no other training
-goes on with it. A training that comes to its end leaves no such file.
+The file holds what the checks gave, the weights, their average, the optimiser, the random numbers,
+the used part of the budget and the curve: tensors as safetensors, the rest as JSON in its header,
+so that reading it runs nothing. It names what it belongs to (model, images and labels, settings);
+no other training goes on with it. A training that comes to its end leaves no such file.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     import torch
 
     from napari_unet.models.model import Model
-    from napari_unet.runs.learner import Learner
+    from napari_unet.runs.rounds import Rounds
     from napari_unet.runs.samples import Sample
     from napari_unet.runs.schedule import Budget
     from napari_unet.settings import FinetuneSettings, SegmentSettings
 
 KEY = "napari_unet_checkpoint"
-VERSION = 1
+VERSION = 2
 SECONDS_BETWEEN = 15.0
 LARGEST_SHARE = 0.05  # of the time that writing may take
 PARTS = {
@@ -109,13 +109,13 @@ class Checkpoint:
         self._state = tensors, values
         return True
 
-    def restore(self, learner: Learner, budget: Budget) -> list[StepDone]:
-        """Bring learner and budget to where the earlier run was.
+    def restore(self, rounds: Rounds, budget: Budget) -> list[StepDone]:
+        """Bring rounds and budget to where the earlier run was.
 
         Parameters
         ----------
-        learner : Learner
-            As it was when it began.
+        rounds : Rounds
+            As they were when it began.
         budget : Budget
             Likewise.
 
@@ -133,19 +133,19 @@ class Checkpoint:
             return []
         (tensors, values), self._state = self._state, None
         try:
-            learner.restore(tensors, values["learner"])
+            rounds.restore(tensors, values["rounds"])
             budget.restore(values["budget"])
             return [StepDone(**point) for point in values["curve"]]
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             raise self._damaged(error) from error
 
-    def save(self, learner: Learner, budget: Budget, curve: Sequence[StepDone]) -> None:
+    def save(self, rounds: Rounds, budget: Budget, curve: Sequence[StepDone]) -> None:
         """Write the state after the step that is being taken.
 
         Parameters
         ----------
-        learner : Learner
-            Weights, average, optimiser, random numbers.
+        rounds : Rounds
+            What the checks gave; weights, average, optimiser, random numbers.
         budget : Budget
             How much of it is used.
         curve : sequence of StepDone
@@ -158,11 +158,11 @@ class Checkpoint:
         """
         with self._lock:
             started = time.monotonic()
-            tensors, state = learner.state()
+            tensors, state = rounds.state()
             values = {
                 "version": VERSION,
                 "run": self._run,
-                "learner": state,
+                "rounds": state,
                 "budget": budget.state(),
                 "curve": [asdict(point) for point in curve],
             }

@@ -30,12 +30,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unet.models.card import Card
     from napari_unet.runs.progress import Cancel, Progress
     from napari_unet.runs.samples import Plane, Sample
 
     Mask = NDArray[np.bool_]
     Judged = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], Mask]
     """Labels, truth and where it is known, of one plane."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a model gives for a part of a plane, and what is true there."""
+
+    probability: NDArray[np.float32]
+    """Shape (K, Y, X), 0..1."""
+    truth: NDArray[np.int32]
+    """Shape (Y, X): objects or classes."""
+    mask: Mask
+    """Shape (Y, X): where to judge."""
 
 
 @dataclass(frozen=True)
@@ -174,27 +187,100 @@ def judge_steps(
     LabelsError
         If there is nothing to judge on.
     """
+    parts = yield from look_steps(model, planes, masks, segment)
+    with Background() as background:
+        return (yield from background.run(score, model.card, parts, segment))
+
+
+def look_steps(
+    model: Model, planes: Sequence[Plane], masks: Sequence[Mask], segment: SegmentSettings
+) -> Job[list[Part]]:
+    """Compute what a model gives where it is to be judged, as a job; see :func:`judge_steps`.
+
+    Yields
+    ------
+    Progress
+        Several times a second.
+
+    Raises
+    ------
+    LabelsError
+        If there is nothing to judge on.
+    """
     # Grey values and objects are scaled already, and the channels chosen.
     scaled = Model(model.net, model.card.replace(normalization=Normalization(kind="none")))
     settings = segment.replace(channels=None, invert=False, object_size_px=None)
-    instances = zoomed_instances(segment.instances, choose_zoom(model.card, segment))
-    judged = []
-    with Background() as background:
-        for plane, mask in zip(planes, masks, strict=True):
-            if mask.any():
-                area = grown_box(mask, model.net.halo, model.net.stride)
-                image = plane.image[(slice(None), *area)]
-                probability = yield from predict_steps(scaled, image, "CYX", settings)
-                labels = yield from background.run(find_labels, model.card, probability, instances)
-                judged.append((labels, plane.truth[area], mask[area]))
-        if not judged:
-            raise LabelsError("Nothing is vouched for, so there is nothing to judge on.")
-        classes = max(2, len(model.card.outputs)) if model.card.labels == "semantic" else None
-        return (yield from background.run(_judge, judged, classes))
+    parts = []
+    for plane, mask in zip(planes, masks, strict=True):
+        if mask.any():
+            area = grown_box(mask, model.net.halo, model.net.stride)
+            image = plane.image[(slice(None), *area)]
+            probability = yield from predict_steps(scaled, image, "CYX", settings)
+            parts.append(Part(probability, plane.truth[area], mask[area]))
+    if not parts:
+        raise LabelsError("Nothing is vouched for, so there is nothing to judge on.")
+    return parts
 
 
-def _judge(judged: Sequence[Judged], classes: int | None) -> Scores:
-    """Score some planes, and count in each place what is right; classes are None for objects."""
+def score(card: Card, parts: Sequence[Part], segment: SegmentSettings) -> Scores:
+    """Find what there is in some parts, and score it.
+
+    Parameters
+    ----------
+    card : Card
+        Of the model that gave the probabilities.
+    parts : sequence of Part
+        What it gave, and the truth.
+    segment : SegmentSettings
+        How objects are found.
+
+    Returns
+    -------
+    Scores
+        Over all parts.
+    """
+    return score_labels(card, find_in(card, parts, segment))
+
+
+def find_in(card: Card, parts: Sequence[Part], segment: SegmentSettings) -> list[Judged]:
+    """Find objects or classes in what a model gave.
+
+    Parameters
+    ----------
+    card : Card
+        Of the model that gave the probabilities.
+    parts : sequence of Part
+        What it gave, and the truth.
+    segment : SegmentSettings
+        How objects are found.
+
+    Returns
+    -------
+    list of (ndarray of int32, ndarray of int32, ndarray of bool)
+        Of each part, the labels, the truth, and where it is known.
+    """
+    instances = zoomed_instances(segment.instances, choose_zoom(card, segment))
+    return [
+        (find_labels(card, part.probability, instances), part.truth, part.mask) for part in parts
+    ]
+
+
+def score_labels(card: Card, judged: Sequence[Judged]) -> Scores:
+    """Score labels, and count in each place what is right.
+
+    Parameters
+    ----------
+    card : Card
+        Tells objects from classes.
+    judged : sequence of (ndarray of int, ndarray of int, ndarray of bool)
+        Labels, truth and where it is known; see :func:`find_in`.
+
+    Returns
+    -------
+    Scores
+        Over all of them.
+    """
+    classes = max(2, len(card.outputs)) if card.labels == "semantic" else None
     names = divide(
         [truth for _, truth, _ in judged],
         [mask for _, _, mask in judged],

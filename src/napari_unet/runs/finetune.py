@@ -2,24 +2,26 @@
 
 The run reads from top to bottom in :func:`finetune_steps`:
 
-1. What was vouched for becomes planes; a part is kept aside (:mod:`napari_unet.runs.held_out`).
-2. The model as it is, is judged on that part, the way it is used.
+1. What was vouched for becomes planes; parts are kept aside (:mod:`napari_unet.runs.held_out`).
+2. The model as it is, is judged on them, the way it is used.
 3. A copy learns from crops of the rest: AdamW, a warm-up and then a cosine over the budget, in
-   time or in steps. Batch norm follows the new images: where they look different from what the
-   model was trained on, that alone is half of the way. Dropout is off.
-4. Beside it runs an average of its weights over the last steps. The average is what comes out;
-   nothing is chosen on the held-out part, so that the part can judge. It only draws the curve.
-5. The average is judged as the model was. It is better, or not, or there is too little to tell.
+   time or in steps. Batch norm goes over to the new images first, as far as they show that it
+   helps. Dropout is off. Beside it runs an average of its weights over the last steps, and that
+   is what comes out: nothing is chosen on the parts kept aside, so that they can judge.
+4. That is done in three rounds (:mod:`napari_unet.runs.rounds`): two that are judged as the model
+   was, each on what it had not learned from; then one that learns from everything.
+5. The threshold of the objects is fitted on what the checks gave, see
+   :mod:`napari_unet.runs.thresholds`.
+6. The training made the model better, or not, or there is too little to tell.
 
-Stop ends step 3 early; what was learned so far is judged all the same. A loss that is no number
-ends it, too, with the weights from before. A job that is closed leaves nothing, and the model
-that was given is never changed. With a checkpoint, a run that was stopped, interrupted or killed
-goes on where it was (:mod:`napari_unet.runs.checkpoint`), to the same result.
+Stop ends the training early; what was learned so far is judged all the same. A loss that is no
+number ends it, too, with the weights from before. A job that is closed leaves nothing, and the
+model that was given is never changed. With a checkpoint, a run that was stopped, interrupted or
+killed goes on where it was (:mod:`napari_unet.runs.checkpoint`), to the same result.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -30,14 +32,14 @@ from napari_unet.models.model import Model, check_model
 from napari_unet.network.devices import describe_device
 from napari_unet.runs.background import Background
 from napari_unet.runs.checkpoint import Checkpoint, identify
-from napari_unet.runs.crops import Crops
-from napari_unet.runs.evaluate import judge_steps
+from napari_unet.runs.evaluate import look_steps, score
 from napari_unet.runs.held_out import hold_out, objects_in
-from napari_unet.runs.learner import Learner
 from napari_unet.runs.progress import Job, Note, StepDone, drive
 from napari_unet.runs.report import versions
+from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.samples import check_samples, prepare_plane
 from napari_unet.runs.schedule import Budget
+from napari_unet.runs.thresholds import fit_threshold, score_checks
 from napari_unet.runs.verdict import compare
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
@@ -63,7 +65,7 @@ class FinetuneResult:
     before: Scores | None
     """Of the old model on the held-out labels; None if there were too few."""
     after: Scores | None
-    """Of the new model on the same labels."""
+    """Of what the checks have learned, on the same labels."""
     outcome: Outcome
     """"better", "not better" or "cannot judge"."""
     verdict: str
@@ -168,7 +170,8 @@ def finetune_steps(
     segment = segment.replace(device=settings.device)
     budget = Budget(settings)
     check_samples(samples, model.card)
-    learner = Learner(model, settings)
+    # A threshold that the person has chosen is not touched.
+    fits = model.card.labels == "instance" and segment.instances == model.card.instances
 
     with Background() as background:
         # 0. What an earlier run has left
@@ -190,64 +193,53 @@ def finetune_steps(
             margin_px=model.net.margin,
             semantic=model.card.labels == "semantic",
         )
-        crops = yield from background.run(
-            Crops,
-            planes,
-            split.masks,
-            model.card,
-            split.crop_px,
-            model.net.margin,
-            settings.correction_weight,
-        )
         if not split.is_judged:
             yield Note("Too few labels to judge the result: all of them are learned from.")
 
+        crop_px = _crop_that_fits(model.net)(settings.crop_px)
+        rounds = yield from background.run(Rounds, model, settings, planes, split, crop_px)
+
         # 2. Before
-        before = None
-        if split.is_judged:
-            started = time.monotonic()
-            before = yield from judge_steps(model, planes, split.masks, segment)
-            budget.keep_for_judging(time.monotonic() - started)
+        before_found = []
+        for masks in split.checks:
+            before_found.append((yield from look_steps(model, planes, masks, segment)))
 
         # 3. Learn
-        curve = [] if kept is None else kept.restore(learner, budget)
-        if learner.steps:
-            yield Note(f"An earlier run stopped here: going on after step {learner.steps}.")
+        curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
+        if rounds.steps:
+            yield Note(f"An earlier run stopped here: going on after step {rounds.steps}.")
+        learning = _learn(background, rounds, budget, planes, segment, curve, kept)
         try:
-            while not budget.is_spent(learner.steps) and not (stop and stop()):
-                if kept is not None and kept.is_due:
-                    yield from background.run(kept.save, learner, budget, curve)
-                used = budget.used(learner.steps)
-                yield from background.run(learner.step, crops, used)
-                yield from learner.take_notes()
-                if not learner.is_healthy:
-                    yield Note("The loss is no longer a number; the weights from before are kept.")
+            while not (stop and stop()):
+                event = next(learning, None)
+                if event is None:
                     break
-                used = budget.used(learner.steps)
-                held_out = None
-                if split.is_judged and budget.is_point_due(used):
-                    scores = yield from judge_steps(learner.model, planes, split.masks, segment)
-                    held_out = scores.main
-                    budget.point_made(used)
-                if held_out is not None or learner.is_report_due:
-                    left = budget.left(learner.steps)
-                    done = StepDone(learner.steps, used, left, learner.mean_loss(), held_out)
-                    curve.append(done)
-                    yield done
+                yield event
         except BaseException:  # also Ctrl+C, and a job that is closed
-            if kept is not None and learner.is_healthy:
-                kept.save(learner, budget, curve)
+            if kept is not None and rounds.learner.is_healthy:
+                kept.save(rounds, budget, curve)
             raise
-
-        was_stopped = not budget.is_spent(learner.steps)
-        if kept is not None and was_stopped and learner.is_healthy:
-            yield from background.run(kept.save, learner, budget, curve)
+        was_stopped = rounds.is_check or not budget.is_spent(rounds.steps)
+        goes_on = was_stopped and rounds.learner.is_healthy
+        if kept is not None and goes_on:
+            yield from background.run(kept.save, rounds, budget, curve)
 
         # 4. After
-        after = None
-        if split.is_judged:
-            after = yield from judge_steps(learner.model, planes, split.masks, segment)
-    if kept is not None and not (was_stopped and learner.is_healthy):
+        found = list(rounds.found)
+        if rounds.is_check and not found:  # stopped in the first check: it is all that there is
+            own, masks = rounds.learner.model, rounds.held_out
+            found = [(yield from look_steps(own, planes, masks, segment))]
+        before = after = None
+        instances = segment.instances
+        if found:
+            old = [part for parts in before_found[: len(found)] for part in parts]
+            new = [part for parts in found for part in parts]
+            before = yield from background.run(score, model.card, old, segment)
+            after = yield from background.run(score_checks, model.card, found, segment, fit=fits)
+            if fits:
+                fitted = yield from background.run(fit_threshold, model.card, new, segment)
+                instances = fitted.instances
+    if kept is not None and not goes_on:
         kept.remove()
     verdict = compare(before, after)
     taught = _describe_samples(planes)
@@ -261,7 +253,10 @@ def finetune_steps(
         after={} if after is None else after.as_dict(),
         settings=settings.model_dump(mode="json"),
     )
-    new = Model(learner.result(), _new_card(model, after, learned))
+    card = _new_card(model, after, learned)
+    if fits:
+        card = card.replace(instances=instances)
+    new_model = Model(rounds.result(), card)
     report = {
         "outcome": verdict.outcome,
         "verdict": verdict.text,
@@ -269,19 +264,20 @@ def finetune_steps(
         "before": None if before is None else before.as_dict(),
         "after": None if after is None else after.as_dict(),
         "model": {
-            "name": new.card.name,
+            "name": card.name,
             "parent": model.card.name,
-            "history": [step.model_dump(mode="json") for step in new.card.history],
+            "history": [step.model_dump(mode="json") for step in card.history],
         },
         "settings": learned.settings,
         "segment": segment.model_dump(mode="json"),
+        "threshold": {"before": segment.instances.threshold, "after": instances.threshold},
         "samples": taught,
         "held_out": _describe_split(planes, split),
         "training": {
-            "steps": learner.steps,
+            "steps": rounds.steps,
             "seconds": round(budget.elapsed(), 2),
             "stopped": was_stopped,
-            "device": describe_device(learner.device),
+            "device": describe_device(rounds.learner.device),
             "curve": [
                 {"step": p.step, "loss": round(p.loss, 5), "held_out": p.held_out} for p in curve
             ],
@@ -289,12 +285,50 @@ def finetune_steps(
         "versions": versions(),
         "created": learned.created,
     }
-    return FinetuneResult(new, before, after, verdict.outcome, verdict.text, report)
+    return FinetuneResult(new_model, before, after, verdict.outcome, verdict.text, report)
 
 
 def _crop_that_fits(net: Network) -> Callable[[int], int]:
     """Return what gives the next side of a crop's part that counts the network can take."""
     return lambda wanted: net.valid_input(wanted + 2 * net.margin) - 2 * net.margin
+
+
+def _learn(
+    background: Background,
+    rounds: Rounds,
+    budget: Budget,
+    planes: Sequence[Plane],
+    segment: SegmentSettings,
+    curve: list[StepDone],
+    kept: Checkpoint | None,
+) -> Job[None]:
+    """Go through the rounds, to the end of the budget or until the loss is no number."""
+    while rounds.is_check or not budget.is_spent(rounds.steps):
+        learner = rounds.learner
+        used = rounds.used(budget.used(rounds.steps))
+        if used >= 1:  # a check is over
+            parts = yield from look_steps(learner.model, planes, rounds.held_out, segment)
+            yield from background.run(rounds.close_check, parts)
+            continue
+        if kept is not None and kept.is_due:
+            yield from background.run(kept.save, rounds, budget, curve)
+        yield from background.run(learner.step, rounds.crops, used)
+        yield from learner.take_notes()
+        if not learner.is_healthy:
+            yield Note("The loss is no longer a number; the weights from before are kept.")
+            return
+        used = budget.used(rounds.steps)
+        held_out = None
+        if rounds.is_check and budget.is_point_due(used):
+            parts = yield from look_steps(learner.model, planes, rounds.held_out, segment)
+            scores = yield from background.run(score, learner.model.card, parts, segment)
+            held_out = scores.main
+            budget.point_made(used)
+        if held_out is not None or learner.is_report_due:
+            left = budget.left(rounds.steps)
+            done = StepDone(rounds.steps, used, left, learner.mean_loss(), held_out)
+            curve.append(done)
+            yield done
 
 
 def _prepare_all(
@@ -357,5 +391,5 @@ def _describe_split(planes: Sequence[Plane], split: Split) -> dict[str, Any]:
         "kind": split.kind,
         "crop_px": split.crop_px,
         "held_out_px": [int(mask.sum()) for mask in split.masks],
-        "objects": sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=True)),
+        "objects": sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=False)),
     }

@@ -1,14 +1,19 @@
-"""Which vouched pixels are kept aside to judge the result, and never learnt from.
+"""Which vouched pixels each of two checks keeps aside to judge, and does not learn from.
 
 Pixels beside each other are alike, so a result judged a few pixels beside what was learnt looks
-better than it is. Kept aside is therefore a block of its own, at least one crop apart from
-every pixel that a training crop can see:
+better than it is. What a check keeps aside is therefore a block of its own, at least one crop apart
+from every pixel that its training crops can see::
 
-1. Several regions that lie apart (on other planes, or more than two crops away): whole regions,
-   as many as come nearest to the wanted share.
-2. One region of three crops or more along a side: the block at one end of its longer side. The
-   crops shrink, if they must, to a quarter of that side.
+    check 1    | learn          | gap | judge          |
+    check 2    | judge          | gap | learn          |
+
+1. Several regions that lie apart (on other planes, or more than two crops away): whole regions, in
+   each check others, as many as come nearest to the wanted share.
+2. One region of three crops or more along a side: its two ends. The crops of the checks shrink, if
+   they must, to a quarter of that side.
 3. Otherwise nothing: then there is no verdict, and the person is asked for one more region.
+
+So with few labels, too, most of them judge, and none of them judges what it has taught.
 """
 
 from __future__ import annotations
@@ -32,8 +37,8 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 LEAST_OBJECTS = 5  # of fewer no verdict can be told, nor of objects in fewer places
-LEAST_CROP_PX = 64
-FAIR_SHARE = (0.05, 0.6)  # of the vouched pixels that whole regions may take away
+LEAST_CROP_PX = 48
+FAIR_SHARE = (0.05, 0.8)  # of the vouched pixels that a check may take away as whole regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +48,26 @@ class Split:
     Attributes
     ----------
     kind : {"regions", "block", "nothing"}
-        Whole regions, the end of one, or nothing.
+        Whole regions, the ends of one, or nothing.
     crop_px : int
-        Side of the crops this split is made for, and width of the gap, in pixels.
-    masks : tuple of ndarray of bool
-        Of each plane, the pixels kept aside.
+        Side of the crops of the checks, and width of the gap, in pixels.
+    checks : tuple of tuple of ndarray of bool
+        For each check, of each plane, the pixels kept aside; no check if there is nothing.
     """
 
     kind: Literal["regions", "block", "nothing"]
     crop_px: int
-    masks: tuple[Mask, ...]
+    checks: tuple[tuple[Mask, ...], ...]
 
     @property
     def is_judged(self) -> bool:
         """Whether there is anything to judge the result on."""
-        return self.kind != "nothing"
+        return bool(self.checks)
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """Of each plane, the pixels that one of the checks keeps aside."""
+        return tuple(np.logical_or.reduce(each) for each in zip(*self.checks, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +95,9 @@ def hold_out(
     planes : sequence of Plane
         What was vouched for.
     share : float
-        Wanted share of the vouched pixels, 0..1.
+        Wanted share of the vouched pixels for each check, 0..1.
     crop_px : int
-        Wanted side of the training crops, in pixels.
+        Wanted side of the crops of the checks, in pixels.
     fit : callable
         Gives the next side of a crop that the network can take.
     margin_px : int
@@ -98,14 +108,16 @@ def hold_out(
     Returns
     -------
     Split
-        Of the first kind above that leaves enough on both sides: objects and background to learn
-        from, and some to judge.
+        Of the first kind above that leaves enough on both sides of each check: objects and
+        background to learn from, and to judge.
     """
     full = fit(crop_px)
     for split in _candidates(planes, share, full, fit):
-        if _can_tell(planes, split, semantic) and _is_fair(planes, split, margin_px):
+        gap = split.crop_px + margin_px
+        is_fair = all(_is_fair(planes, masks, gap) for masks in split.checks)
+        if is_fair and _can_tell(planes, split.masks, semantic):
             return split
-    return Split("nothing", full, _empty(planes))
+    return Split("nothing", full, ())
 
 
 def objects_in(plane: Plane, mask: Mask) -> int:
@@ -154,16 +166,28 @@ def _regions(number: int, plane: Plane, apart_px: int) -> list[_Region]:
 def _whole_regions(
     planes: Sequence[Plane], regions: Sequence[_Region], wanted: float, crop_px: int
 ) -> Iterator[Split]:
-    """Propose sets of regions, each begun with another one, nearest to the wanted pixels."""
+    """Propose pairs of sets of regions, each pair begun with another region."""
     total = sum(region.pixels for region in regions)
     for first in sorted(regions, key=lambda region: abs(region.pixels - wanted)):
-        chosen, pixels = [first], first.pixels
-        for region in regions:
-            more = pixels + region.pixels
-            if region is not first and abs(more - wanted) < abs(pixels - wanted):
-                chosen, pixels = [*chosen, region], more
-        if FAIR_SHARE[0] <= pixels / total <= FAIR_SHARE[1]:
-            yield Split("regions", crop_px, _masks(planes, chosen))
+        one = _nearest_to(wanted, first, regions)
+        rest = [region for region in regions if region not in one]
+        if not rest:
+            continue
+        second = min(rest, key=lambda region: abs(region.pixels - wanted))
+        other = _nearest_to(wanted, second, rest)
+        shares = [sum(region.pixels for region in chosen) / total for chosen in (one, other)]
+        if all(FAIR_SHARE[0] <= share <= FAIR_SHARE[1] for share in shares):
+            yield Split("regions", crop_px, (_masks(planes, one), _masks(planes, other)))
+
+
+def _nearest_to(wanted: float, first: _Region, regions: Sequence[_Region]) -> list[_Region]:
+    """Add regions to the first one as long as their pixels come nearer to the wanted number."""
+    chosen, pixels = [first], first.pixels
+    for region in regions:
+        more = pixels + region.pixels
+        if region is not first and abs(more - wanted) < abs(pixels - wanted):
+            chosen, pixels = [*chosen, region], more
+    return chosen
 
 
 def _end_blocks(
@@ -173,7 +197,7 @@ def _end_blocks(
     full: int,
     fit: Callable[[int], int],
 ) -> Iterator[Split]:
-    """Propose ends of a region, those of its longer side first."""
+    """Propose the two ends of a region, those of its longer side first."""
     box = grown_box(region.mask, 0)
     lengths = [side.stop - side.start for side in box]
     for axis in sorted((0, 1), key=lambda axis: -lengths[axis]):
@@ -181,10 +205,11 @@ def _end_blocks(
         if lengths[axis] < 3 * crop:
             continue
         counts = region.mask[box].sum(axis=1 - axis)
+        checks = []
         for is_far in (True, False):
             cumulated = np.cumsum(counts[::-1] if is_far else counts)
             depth = int(np.searchsorted(cumulated, wanted)) + 1
-            depth = min(max(depth, crop), lengths[axis] - 2 * crop)
+            depth = min(max(depth, crop), (lengths[axis] - crop) // 2)
             side = box[axis]
             part = (
                 slice(side.stop - depth, side.stop)
@@ -193,24 +218,24 @@ def _end_blocks(
             )
             inside = np.zeros(region.mask.shape, bool)
             inside[(part, slice(None)) if axis == 0 else (slice(None), part)] = True
-            block = _Region(region.plane, region.mask & inside, 0)
-            yield Split("block", crop, _masks(planes, [block]))
+            checks.append(_masks(planes, [_Region(region.plane, region.mask & inside, 0)]))
+        yield Split("block", crop, tuple(checks))
 
 
-def _can_tell(planes: Sequence[Plane], split: Split, semantic: bool) -> bool:
+def _can_tell(planes: Sequence[Plane], masks: Sequence[Mask], semantic: bool) -> bool:
     """Whether there is enough to judge: objects, in places that can tell luck from merit."""
-    judged = sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=True))
+    judged = sum(objects_in(p, m) for p, m in zip(planes, masks, strict=True))
     truths = [plane.truth for plane in planes]
-    places = count_places(truths, split.masks, semantic=semantic)
+    places = count_places(truths, masks, semantic=semantic)
     return places >= LEAST_PLACES and (semantic or judged >= LEAST_OBJECTS)
 
 
-def _is_fair(planes: Sequence[Plane], split: Split, margin_px: int) -> bool:
+def _is_fair(planes: Sequence[Plane], masks: Sequence[Mask], gap_px: int) -> bool:
     """Whether there are both objects and background, to judge as to learn from."""
-    held = [plane.truth[mask] for plane, mask in zip(planes, split.masks, strict=True)]
+    held = [plane.truth[mask] for plane, mask in zip(planes, masks, strict=True)]
     learnt = [
-        plane.truth[plane.vouched & ~plane.cut & ~_near(mask, split.crop_px + margin_px)]
-        for plane, mask in zip(planes, split.masks, strict=True)
+        plane.truth[plane.vouched & ~plane.cut & ~_near(mask, gap_px)]
+        for plane, mask in zip(planes, masks, strict=True)
     ]
     return (
         _has_both(held) and _has_both(learnt) and sum(part.size for part in learnt) >= LEAST_PIXELS
@@ -232,12 +257,7 @@ def _near(mask: Mask, distance_px: int) -> Mask:
 
 def _masks(planes: Sequence[Plane], regions: Sequence[_Region]) -> tuple[Mask, ...]:
     """One mask for each plane."""
-    masks = _empty(planes)
+    masks = tuple(np.zeros(plane.truth.shape, bool) for plane in planes)
     for region in regions:
         masks[region.plane][region.mask] = True
     return masks
-
-
-def _empty(planes: Sequence[Plane]) -> tuple[Mask, ...]:
-    """Nothing kept aside."""
-    return tuple(np.zeros(plane.truth.shape, bool) for plane in planes)

@@ -20,19 +20,23 @@ import torch
 from napari_unet.errors import DeviceError, SettingError
 from napari_unet.models.model import Model
 from napari_unet.network.augment import augment_batch
+from napari_unet.network.batch_norm import batch_norms, blend_statistics
 from napari_unet.network.devices import choose_device, free_memory, is_out_of_memory
 from napari_unet.network.losses import masked_loss
 from napari_unet.runs.progress import Note
 from napari_unet.runs.schedule import learning_rate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from napari_unet.network.build import Network
-    from napari_unet.runs.crops import Crops
+    from napari_unet.runs.crops import Crops, Map
     from napari_unet.settings import FinetuneSettings
 
 AVERAGE_STEPS = 50  # memory of the average of the weights
 LARGEST_GRADIENT = 1.0  # its norm is clipped to this
 REPORT_SECONDS = 0.3  # between two reports of the loss
+MEASURED_BATCHES = 6  # in which batch norm measures the new images before the first step
 
 
 class Learner:
@@ -81,7 +85,8 @@ class Learner:
         self._net.requires_grad_(True)
         self._net.freeze_levels(settings.frozen_levels)
         if settings.batch_norm == "adapt":
-            _let_batch_norm_follow(self._net, settings.frozen_levels)
+            for layer in batch_norms(self._net, settings.frozen_levels):
+                layer.train()
         self._optimizer = torch.optim.AdamW(
             _groups(self._net, settings.weight_decay), lr=settings.learning_rate
         )
@@ -97,6 +102,25 @@ class Learner:
     def is_report_due(self) -> bool:
         """Whether some time has passed since the last report."""
         return time.monotonic() - self._reported > REPORT_SECONDS
+
+    def begin(self, crops: Crops) -> None:
+        """Let batch norm go over to the new images as far as it helps, if the settings say so.
+
+        Parameters
+        ----------
+        crops : Crops
+            Where to draw from.
+
+        Raises
+        ------
+        DeviceError
+            If memory ran out with a single crop, on the CPU too.
+        """
+        if self._settings.batch_norm == "fit":
+            random = np.random.default_rng(self._settings.seed)
+            drawn = [crops.draw(self._settings.batch, random) for _ in range(MEASURED_BATCHES)]
+            with self._lock:
+                self._somehow(crops, lambda: self._fit_batch_norm(crops, drawn))
 
     def step(self, crops: Crops, used: float) -> None:
         """Take one step, at a part of the budget; if memory runs out, with fewer crops at once.
@@ -114,7 +138,8 @@ class Learner:
             If memory ran out with a single crop, on the CPU too.
         """
         with self._lock:
-            self._step_somehow(crops, learning_rate(used, self._settings.learning_rate))
+            rate = learning_rate(used, self._settings.learning_rate)
+            self._somehow(crops, lambda: self._step(crops, rate))
 
     def take_notes(self) -> list[Note]:
         """Return what the person should know since the last call."""
@@ -176,12 +201,12 @@ class Learner:
         self.steps, self._at_once = int(values["steps"]), int(values["at_once"])
         self._losses = [float(loss) for loss in values["losses"]]
 
-    def _step_somehow(self, crops: Crops, rate: float) -> None:
-        """Take one step, with as many crops at once as the memory takes."""
+    def _somehow(self, crops: Crops, action: Callable[[], None]) -> None:
+        """Do something with as many crops at once as the memory takes."""
         while True:
             try:
                 self._move()
-                self._step(crops, rate)
+                action()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -226,6 +251,33 @@ class Learner:
                 "Choose smaller crops, or close other programs."
             ) from problem
 
+    def _fit_batch_norm(self, crops: Crops, drawn: Sequence[tuple[Map, Map, Map]]) -> None:
+        """Blend old and new statistics so that the loss on some crops is the least."""
+        inner = slice(crops.margin_px, crops.margin_px + crops.crop_px)
+        parts = [
+            [torch.from_numpy(values[at : at + self._at_once]).to(self.device) for values in batch]
+            for batch in drawn
+            for at in range(0, len(batch[0]), self._at_once)
+        ]
+
+        def loss() -> float:
+            total = 0.0
+            for images, targets, weights in parts:
+                answer = self._answer(images)
+                known = targets[..., inner, inner], weights[..., inner, inner]
+                total += float(masked_loss(answer, *known, self._card.activation))
+            return total
+
+        layers = batch_norms(self._net, self._settings.frozen_levels)
+        blend_statistics(self._net, layers, [images for images, *_ in parts], loss)
+        self._average.load_state_dict(self._net.state_dict())
+
+    def _answer(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the network gives, in as many digits as the settings say."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half()):
+            answer: torch.Tensor = self._net(images)
+        return answer.float()
+
     def _step(self, crops: Crops, rate: float) -> None:
         """Take one step; without it if loss or gradient is no number."""
         settings = self._settings
@@ -246,9 +298,7 @@ class Learner:
                 generator=self._generator,
             )
             targets, weights = targets[..., inner, inner], weights[..., inner, inner]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half()):
-                logits = self._net(images)
-            loss = masked_loss(logits.float(), targets, weights, self._card.activation)
+            loss = masked_loss(self._answer(images), targets, weights, self._card.activation)
             if self._at_once < settings.batch:
                 share = float(drawn[2][start : start + self._at_once].sum()) / all_weights
                 loss = loss * share
@@ -307,14 +357,6 @@ def _follow(average: Network, net: Network, step: int) -> None:
     for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(value, 1 - keep)
-
-
-def _let_batch_norm_follow(net: Network, frozen_levels: int) -> None:
-    """Let batch norm measure what it sees, but for the frozen levels; nothing else changes."""
-    frozen = {layer for level in net.level_layers(frozen_levels) for layer in level.modules()}
-    for layer in set(net.modules()) - frozen:
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            layer.train()
 
 
 def _groups(net: Network, weight_decay: float) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 All of it follows the used part of the budget (0..1), so a run of sixty seconds and one of a
 thousand steps have the same shape. Counted in steps a run can be repeated exactly; counted in
-seconds it ends on time, the judging at its end included.
+seconds it ends on time, the judging between its rounds included.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from napari_unet.settings import FinetuneSettings
 
 WARM_UP = 0.05  # share of the budget
-LONGEST_RESERVE = 0.25  # share of a time budget kept for the judging at the end
-CURVE_SHARE = 0.1  # of the budget between two points of the held-out curve
+CURVE_SHARE = 0.05  # of the budget between two points of the held-out curve
 CURVE_COST = 5.0  # at least so many times longer than one point takes
 
 
@@ -53,22 +52,17 @@ class Budget:
         self._steps = settings.steps
         self._seconds = math.inf if settings.steps else (settings.seconds or math.inf)
         self._began = time.monotonic()
-        self._reserve = 0.0
         self._next_point, self._asked = CURVE_SHARE, 0.0
 
     def elapsed(self) -> float:
         """Return the seconds since the run began."""
         return time.monotonic() - self._began
 
-    def keep_for_judging(self, seconds: float) -> None:
-        """Keep so much time for the judging at the end, within reason."""
-        self._reserve = min(seconds, LONGEST_RESERVE * self._seconds)
-
     def used(self, steps: int) -> float:
         """Return the part of the budget that is used after some steps, 0..1."""
         if self._steps is not None:
             return min(1.0, steps / self._steps)
-        return min(1.0, self.elapsed() / (self._seconds - self._reserve))
+        return min(1.0, self.elapsed() / self._seconds)
 
     def is_spent(self, steps: int) -> bool:
         """Tell whether nothing is left after some steps."""
