@@ -5,7 +5,7 @@ import pytest
 
 from napari_unet.errors import Cancelled
 from napari_unet.runs.background import Background
-from napari_unet.runs.progress import Progress, drive
+from napari_unet.runs.progress import Note, Progress, drive
 
 
 def job(function, *args):
@@ -31,3 +31,18 @@ def test_a_cancelled_job_does_not_wait_for_the_call():
         drive(job(release.wait, 20), cancel=lambda: True)
     assert time.monotonic() - started < 1
     release.set()
+
+
+def test_the_progress_of_a_generator_is_passed_on_and_nothing_else_of_it(run_to_end):
+    def steps():
+        yield 1
+        yield Note("smaller pieces")
+        return 42
+
+    def through():
+        with Background() as background:
+            return (yield from background.go_through(steps()))
+
+    progress, result = run_to_end(through())
+    assert result == 42
+    assert [event for event in progress if event != Progress()] == [Note("smaller pieces")]

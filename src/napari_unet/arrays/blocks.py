@@ -61,10 +61,11 @@ def write_unit(array: Any) -> tuple[int, ...] | None:
     Returns
     -------
     tuple of int or None
-        The size of its shards or chunks; None if each pixel is apart.
+        The size of its shards or chunks; None if each pixel is apart, or it is not said.
     """
     unit = getattr(array, "shards", None) or getattr(array, "chunks", None)
-    return None if unit is None else tuple(unit)
+    is_regular = unit is not None and all(isinstance(side, int) for side in unit)
+    return tuple(unit) if unit is not None and is_regular else None
 
 
 def cut_blocks(shape: Sequence[int], block: Sequence[int]) -> list[Window]:

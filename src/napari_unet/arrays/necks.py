@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unet.arrays.connected import components, neighbours
+from napari_unet.arrays.distance import distance_to_background
 from napari_unet.arrays.growing import grow, is_holding
 from napari_unet.arrays.packing import Packed
 
@@ -76,9 +77,7 @@ def measure_depth(mask: Mask) -> Depth:
     ndarray of float32, same shape
         In pixels; 0 in the background.
     """
-    import edt
-
-    depth: Depth = edt.edt(np.ascontiguousarray(mask), black_border=False)
+    depth = distance_to_background(mask)
     for _ in range(SMOOTHING_ROUNDS):
         for first, second in neighbours(mask.ndim):
             quarter = depth * depth.dtype.type(0.25)

@@ -173,9 +173,10 @@ class PlaneView:
         self._lead = len(array.shape) - len(planes.out_shape)
         self.shape = (*array.shape[: self._lead], *planes.spatial_shape)
         self.dtype = array.dtype
-        chunks = getattr(array, "chunks", None)
-        if chunks is not None:
-            self.chunks = (*chunks[: self._lead], *chunks[-len(planes.spatial) :])
+        self.chunks, self.shards = (
+            None if sides is None else (*sides[: self._lead], *sides[-len(planes.spatial) :])
+            for sides in (getattr(array, name, None) for name in ("chunks", "shards"))
+        )
 
     def __len__(self) -> int:
         return int(self.shape[0])

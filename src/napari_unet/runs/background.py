@@ -62,7 +62,7 @@ class Background:
         Parameters
         ----------
         steps : generator
-            What it yields is not passed on.
+            Of what it yields, Progress is passed on.
 
         Returns
         -------
@@ -73,13 +73,12 @@ class Background:
             ended, result = yield from self.run(_advance, steps)
             if ended:
                 return cast("R", result)
-            yield Progress()
+            yield result if isinstance(result, Progress) else Progress()
 
 
 def _advance(steps: Generator[object, None, R]) -> tuple[bool, Any]:
-    """Take one step: say if the generator has ended, and what it returned."""
+    """Take one step: say if the generator has ended, and what it yielded or returned."""
     try:
-        next(steps)
+        return False, next(steps)
     except StopIteration as end:
         return True, end.value
-    return False, None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unet.arrays.axes import guess_axes, plan_planes
-from napari_unet.arrays.blocks import count_processors, cut_blocks, plan_blocks
+from napari_unet.arrays.blocks import count_processors, cut_blocks, plan_blocks, write_unit
 from napari_unet.arrays.instances import find_classes, find_instances_steps
 from napari_unet.arrays.reading import plane_of
 from napari_unet.errors import DeviceError, ImageError
@@ -30,11 +30,11 @@ from napari_unet.files.zarrs import Companion, writing
 from napari_unet.models.model import check_model
 from napari_unet.runs.background import Background
 from napari_unet.runs.plane_run import PlaneRun
-from napari_unet.runs.progress import Job, TileDone, drive
+from napari_unet.runs.progress import Job, Note, Progress, TileDone, drive
 from napari_unet.settings import InstanceSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari_unet.models.model import Model
     from napari_unet.runs.batches import Order
     from napari_unet.runs.plane_run import NextPlane
-    from napari_unet.runs.progress import Cancel, Progress
+    from napari_unet.runs.progress import Cancel
 
 IN_MEMORY_BYTES = 256 * 2**20
 """Probabilities of a plane that nobody keeps are held on disk if they are more."""
@@ -252,14 +252,15 @@ def segment_steps(
             probability = _one_plane(shape, stack)
         yield from run.tiling.notes()
         unfinished = yield from run.unfinished(probability)
+        told: set[Note] = set()
         for index in planes.indices():
             is_stack = len(shape) == 1 + len(planes.out_shape)
             plane = plane_of(probability, planes, index) if is_stack else probability
             yield from run.plane(index, plane, order, unfinished)
             target = plane_of(labels, planes, index)
-            steps = _label_by_blocks(model.card, plane, settings.instances, target)
+            steps = find_labels_steps(model.card, plane, settings.instances, target)
             with writing(labels):
-                yield from background.go_through(steps)
+                yield from _each_note_once(background.go_through(steps), told)
             yield run.extra_done()
         unfinished.finish()
         if companion is not None:
@@ -298,10 +299,12 @@ def label_steps(
     """
     planes = plan_planes(probability.shape[1:], axes, card.architecture.spatial_dims)
     labels = _output(out, planes.out_shape, np.int32)
+    told: set[Note] = set()
     with Background() as background:
         for done, index in enumerate(planes.indices(), start=1):
             plane, target = (plane_of(array, planes, index) for array in (probability, labels))
-            yield from background.go_through(_label_by_blocks(card, plane, settings, target))
+            steps = find_labels_steps(card, plane, settings, target)
+            yield from _each_note_once(background.go_through(steps), told)
             yield TileDone(done, planes.count)
     return labels
 
@@ -324,24 +327,60 @@ def find_labels(card: Card, probability: Any, settings: InstanceSettings) -> NDA
         Objects 1..n, or classes; 0 is background.
     """
     labels = np.empty(probability.shape[1:], np.int32)
-    for _ in _label_by_blocks(card, probability, settings, labels):
+    for _ in find_labels_steps(card, probability, settings, labels):
         pass
     return labels
 
 
-def _label_by_blocks(
+def find_labels_steps(
     card: Card, probability: Any, settings: InstanceSettings, labels: Any
-) -> Generator[object, None, None]:
-    """Find the labels of one plane, wherever it lies, piece by piece."""
+) -> Job[None]:
+    """Find the labels of one plane piece by piece, wherever they lie.
+
+    Parameters
+    ----------
+    card, probability, settings : object
+        As for :func:`find_labels`.
+    labels : array of int32, shape (*spatial)
+        Where they are written; numpy, memory map or zarr.
+
+    Yields
+    ------
+    Progress
+        After each piece; a Note where memory ran out, and smaller pieces are gone through.
+
+    Raises
+    ------
+    DeviceError
+        If memory does not suffice for small pieces either.
+    """
+    unit = write_unit(labels)
     if card.labels == "semantic":
-        block = plan_blocks(labels.shape, chunks=getattr(labels, "chunks", None))
-        for window in cut_blocks(labels.shape, block):
+        for window in cut_blocks(labels.shape, plan_blocks(labels.shape, chunks=unit)):
             part = np.asarray(probability[(slice(None), *window)])
             labels[window] = find_classes(part, card.activation)
-            yield window
+            yield Progress()
         return
-    threads = count_processors() if isinstance(labels, np.ndarray) else 1
-    yield from find_instances_steps(probability, card.outputs, settings, labels, threads=threads)
+    is_written_apart = isinstance(labels, np.ndarray) or unit is not None
+    threads = count_processors() if is_written_apart else 1
+    try:
+        steps = find_instances_steps(probability, card.outputs, settings, labels, threads=threads)
+        for step in steps:
+            yield Note(step) if isinstance(step, str) else Progress()
+    except MemoryError as error:
+        raise DeviceError(
+            "Memory of this computer ran out while objects were being found, also piece by piece. "
+            "Close other programs, or write to a zarr file, of which only parts are in memory."
+        ) from error
+
+
+def _each_note_once(job: Job[None], told: set[Note]) -> Job[None]:
+    """Leave out what was said of an earlier plane."""
+    for event in job:
+        if event not in told:
+            yield event
+        if isinstance(event, Note):
+            told.add(event)
 
 
 def _one_plane(shape: tuple[int, ...], stack: ExitStack) -> Any:
