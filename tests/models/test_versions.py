@@ -59,7 +59,7 @@ def fill(net, value: float) -> None:
 
 def listed(path) -> list[tuple[str, str | None, int]]:
     found = versions.list_versions(path, library.read_card(path))
-    return [(version.name, version.parent, version.depth) for version in found]
+    return [(version.name, version.parent, len(version.steps)) for version in found]
 
 
 def test_a_model_that_never_learned_is_its_only_version(save) -> None:
@@ -80,6 +80,8 @@ def test_all_versions_are_listed_with_their_parents_from_any_of_them(save) -> No
     ]
     for path in (base, second, third, aside):
         assert listed(path) == expected
+    assert versions.parent_of(third, library.read_card(third)).path == second
+    assert versions.parent_of(base, library.read_card(base)) is None
     assert aside.parent == versions.set_aside_folder()
     in_the_list = {entry.name for entry in library.list_models()}
     assert in_the_list == {"another", "mine", "mine 2", "mine 3"}
@@ -118,7 +120,7 @@ def test_a_version_that_was_removed_stays_in_the_chain_without_a_file(save) -> N
     assert gone.path is None
     assert gone.learned is not None
     assert gone.learned.regions == 2
-    assert (gone.parent, gone.depth) == ("mine", 1)
+    assert (gone.parent, len(gone.steps)) == ("mine", 1)
 
 
 def test_what_was_set_aside_comes_back_with_its_report(save) -> None:

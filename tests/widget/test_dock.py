@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QDialog, QLabel
 
 from tests.widget.fake_engine import find, loaded, run_segment, segmented, squares
 
@@ -130,12 +132,31 @@ def scores(ap50: float) -> dict[str, float]:
     return {"ap50": ap50, "iou": 0.8, "missed": 1, "spurious": 0, "merged": 0, "split": 0}
 
 
+def learned(**more) -> dict:
+    """Return one step of a history, as a card tells it."""
+    step = {
+        "parent": "nuclei",
+        "created": "2026-11-21T10:00:00+00:00",
+        "regions": 1,
+        "planes": 1,
+        "objects": 2,
+        "vouched_px": 1024,
+        "changed_px": 0,
+        "outcome": "better",
+    }
+    return {**step, **more}
+
+
 def finish_training(dock, qtbot, outcome: str) -> None:
-    """Answer a running "finetune", and the saving of the model that may follow."""
-    job = dock.engine.last
-    job.answer(
-        model="/tmp/candidate.safetensors",
-        card={**loaded()["card"], "name": "nuclei 2", "parent": "nuclei"},
+    """Answer a running "finetune"."""
+    dock.engine.last.answer(
+        model="/models/nuclei 2.safetensors",
+        card={
+            **loaded()["card"],
+            "name": "nuclei 2",
+            "parent": "nuclei",
+            "history": [learned(outcome=outcome)],
+        },
         outcome=outcome,
         verdict=f"The verdict is: {outcome}.",
         before=scores(0.5),
@@ -143,8 +164,20 @@ def finish_training(dock, qtbot, outcome: str) -> None:
         report={},
     )
     qtbot.wait(20)
-    if dock.engine.last.name == "save_model":
-        dock.engine.last.answer(path="/models/nuclei 2.safetensors")
+
+
+def dialogs_of(dock) -> list[QDialog]:
+    return [found for found in dock.window().findChildren(QDialog) if found.isVisible()]
+
+
+def dialog_of(dock) -> QDialog:
+    """Find the dialog that stands open beside the dock."""
+    (dialog,) = dialogs_of(dock)
+    return dialog
+
+
+def texts_of(widget) -> list[str]:
+    return [label.text() for label in widget.findChildren(QLabel)]
 
 
 @pytest.fixture
@@ -159,9 +192,12 @@ def trained(dock):
 def test_a_better_model_is_taken_and_the_old_one_is_a_click_away(trained, qtbot) -> None:
     finish_training(trained, qtbot, "better")
     assert trained.session.model.card.name == "nuclei 2"
-    assert "0.70" in trained.retrain_panel.result.value
+    assert any("0.70" in text for text in texts_of(dialog_of(trained)))
     assert find(trained, "rollback").isEnabled()
-    trained.retrain_panel.go_back()
+    old = Path("/models/nuclei.safetensors")
+    trained.retrain_panel._use(old)
+    assert trained.engine.last.parameters["model"] == str(old)
+    trained.engine.last.answer(**loaded())
     assert trained.session.model.card.name == "nuclei"
     assert not find(trained, "rollback").isEnabled()
 
@@ -169,10 +205,11 @@ def test_a_better_model_is_taken_and_the_old_one_is_a_click_away(trained, qtbot)
 def test_a_model_that_is_not_better_is_not_taken_unless_asked_for(trained, qtbot) -> None:
     finish_training(trained, qtbot, "not better")
     assert trained.session.model.card.name == "nuclei"
-    assert "not better" in trained.retrain_panel.result.value
+    assert "Not better: nuclei stays in use" in trained.retrain_panel.result.value
     assert "nuclei stays in use" in find(trained, "status").text()
-    trained.retrain_panel.use_candidate.changed.emit(True)
-    trained.engine.last.answer(path="/models/nuclei 2.safetensors")
+    dialog_of(trained).switch.click()
+    assert trained.engine.last.name == "load"
+    trained.engine.last.answer(**loaded("/models/nuclei 2.safetensors", name="nuclei 2"))
     assert trained.session.model.card.name == "nuclei 2"
 
 
@@ -180,9 +217,12 @@ def test_a_model_that_is_not_better_is_not_taken_unless_asked_for(trained, qtbot
 def test_the_verdict_is_said_once_and_where_the_person_looks(trained, qtbot, outcome) -> None:
     finish_training(trained, qtbot, outcome)
     verdict = f"The verdict is: {outcome}."
-    texts = [label.text() for label in trained.findChildren(QLabel)]
-    assert sum(verdict in text for text in texts) == 1
+    assert texts_of(trained.window()).count(verdict) == 1
     assert "in use" in find(trained, "status").text()
+    dialog_of(trained).close()
+    assert dialogs_of(trained) == []
+    find(trained, "before_and_after").click()
+    assert verdict in texts_of(dialog_of(trained))
 
 
 def test_deleting_the_regions_disables_retrain_at_once(dock) -> None:

@@ -29,17 +29,70 @@ def test_a_stroke_is_touched_and_counted_once() -> None:
     np.testing.assert_array_equal(edits.changed(()), layer.data == 3)
 
 
-def test_undo_takes_the_correction_back_but_the_place_stays_looked_at(qtbot) -> None:
+def test_undo_takes_the_correction_back_and_redo_brings_it_again(qtbot) -> None:
     layer = layer_with_two_objects()
     edits = Edits(layer)
     layer.paint((30, 30), 3)
     qtbot.waitUntil(lambda: edits.count == 1)
+    painted = edits.touched.copy()
     layer.undo()
     qtbot.waitUntil(lambda: edits.count == 0)
     assert not edits.changed(()).any()
-    assert edits.touched.any()
+    assert not edits.touched.any(), "nobody has looked at what was undone"
+    assert edits.touched_planes() == set()
     layer.redo()
     qtbot.waitUntil(lambda: edits.count == 1)
+    np.testing.assert_array_equal(edits.touched, painted)
+
+
+def test_of_two_strokes_over_each_other_the_first_stands_when_the_second_is_undone() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.brush_size = 6
+    layer.paint((30, 30), 3)
+    first = edits.touched.copy()
+    layer.paint((30, 33), 4)
+    layer.undo()
+    np.testing.assert_array_equal(edits.touched, first)
+    layer.undo()
+    assert not edits.touched.any()
+    layer.redo()
+    layer.redo()
+    assert edits.touched.sum() > first.sum()
+    layer.undo()
+    layer.paint((10, 50), 5)
+    layer.undo()
+    np.testing.assert_array_equal(edits.touched, first)
+
+
+def test_erasing_by_hand_what_was_painted_stays_looked_at() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.brush_size = 6
+    layer.paint((30, 30), 3)
+    layer.paint((30, 30), 0)
+    assert not edits.any()
+    assert edits.touched.any()
+
+
+def test_a_whole_object_deleted_and_brought_back_is_not_looked_at() -> None:
+    layer = layer_with_two_objects()
+    edits = Edits(layer)
+    layer.data_setitem(np.nonzero(layer.data == 2), 0)
+    assert edits.touched.sum() == 100
+    layer.undo()
+    assert not edits.touched.any()
+
+
+def test_strokes_are_undone_in_their_plane_only() -> None:
+    layer = Labels(np.zeros((3, 20, 20), np.int32))
+    edits = Edits(layer)
+    layer.paint((0, 5, 5), 1)
+    layer.paint((2, 5, 5), 1)
+    layer.undo()
+    assert edits.touched_planes() == {(0,)}
+    assert not edits.touched[2].any()
+    assert edits.touched[0].any()
 
 
 def test_painting_what_is_there_already_confirms_and_changes_nothing() -> None:

@@ -55,8 +55,8 @@ class Version:
         What it learned and what came of it; None for the model all began with.
     is_set_aside : bool
         Whether it was not taken, so that it is not in the list of models.
-    depth : int
-        How many times was learned on the way to it.
+    steps : tuple of str
+        When each step on the way to it was made: its own key, and its parent's without the last.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Version:
     path: Path | None
     learned: Learned | None
     is_set_aside: bool
-    depth: int
+    steps: Steps
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,28 @@ class _File:
 def set_aside_folder() -> Path:
     """Return the folder of the versions that were not taken; it may not exist yet."""
     return user_folder().parent / "versions"
+
+
+def parent_of(path: Path, card: Card) -> Version | None:
+    """Find the version that a model learned from.
+
+    Parameters
+    ----------
+    path : Path
+        The file of the model.
+    card : Card
+        Its card.
+
+    Returns
+    -------
+    Version or None
+        None if nothing was learned on the way to the model; without a path if it was removed.
+    """
+    made = steps_of(card)
+    if not made:
+        return None
+    versions = {version.steps: version for version in list_versions(path, card)}
+    return versions[made[:-1]]
 
 
 def free_place(name: str, *, is_taken: bool) -> Path:
@@ -139,11 +161,11 @@ def list_versions(path: Path, card: Card) -> list[Version]:
             there[made].path if made in there else None,
             steps[made],
             made in there and there[made].is_set_aside,
-            len(made),
+            made,
         )
         for made in sorted(steps, key=lambda made: made[-1])
     ]
-    first = Version(names[()], None, None if begin is None else begin.path, None, False, 0)
+    first = Version(names[()], None, None if begin is None else begin.path, None, False, ())
     return [first, *versions]
 
 

@@ -8,6 +8,7 @@ from magicgui.widgets import CheckBox, Container, PushButton
 
 from napari_unet.errors import LabelsError
 from napari_unet.widget.annotation import Annotation
+from napari_unet.widget.comparison import is_comparison
 from napari_unet.widget.doubt import DoubtTour
 from napari_unet.widget.fields import (
     choice,
@@ -193,7 +194,8 @@ class CorrectPanel:
     def _layers(self) -> list[Labels]:
         from napari.layers import Labels
 
-        return [la for la in self._session.viewer.layers if isinstance(la, Labels)]
+        layers = self._session.viewer.layers
+        return [la for la in layers if isinstance(la, Labels) and not is_comparison(la)]
 
     def _on_layers(self) -> None:
         self.labels.reset_choices()

@@ -2,7 +2,7 @@
 
 napari tells of a stroke by a ``paint`` event, but of undo and redo not at all. So the event
 only marks where something may have changed; whether it did is the difference to a copy of the
-labels as they were.
+labels as they were, and which strokes still stand is told by :mod:`napari_unet.widget.strokes`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_unet.arrays.corrections import changed, count_changes, renamed_as
+from napari_unet.widget.strokes import Strokes
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -34,8 +35,6 @@ class Edits(QObject):
     ----------
     base : ndarray of int
         The labels as they were.
-    touched : ndarray of bool
-        Pixels the person painted over, whether or not that changed them.
     """
 
     count_changed = Signal(int)
@@ -62,30 +61,30 @@ class Edits(QObject):
             Kept as it is, without a copy; must not change from here on.
         """
         self.base = np.array(self.layer.data) if base is None else base
-        self.touched = np.zeros(self.base.shape, dtype=bool)
+        self._strokes = Strokes(self.base.shape)
         self._planes: set[tuple[int, ...]] = set()  # where something may differ from the base
-        self._touched_planes: set[tuple[int, ...]] = set()
         self._set_count(0)
 
     def resume(self, touched: np.ndarray) -> None:
         """Go on with strokes of an earlier time; what was changed since is looked for."""
-        self.touched = touched
-        lead = self.base.ndim - 2
-        marked = touched.any(axis=(-2, -1)).reshape(touched.shape[:lead])
-        self._touched_planes = {tuple(at) for at in np.argwhere(marked).tolist()}
+        self._strokes = Strokes(touched.shape, touched)
         self._on_data()
         self._count()
 
     def adopt(self, older: Edits) -> None:
         """Take over what was painted in an older labelling of the same image."""
-        self.touched |= older.touched
+        self._strokes.adopt(older._strokes)
         self._planes |= older._planes
-        self._touched_planes |= older._touched_planes
         self._recount.start()
 
     def touched_planes(self) -> set[tuple[int, ...]]:
         """Return the planes (indices of the slider axes) where the person painted."""
-        return set(self._touched_planes)
+        return self._strokes.planes
+
+    @property
+    def touched(self) -> np.ndarray:
+        """Pixels the person painted over and did not undo: bool, shape of the layer."""
+        return self._strokes.touched
 
     def close(self) -> None:
         """Stop following the layer."""
@@ -105,42 +104,23 @@ class Edits(QObject):
         return changed(renamed_as(self.base[plane], now), now)
 
     def _on_paint(self, event: Any) -> None:
-        for atom in event.value:
-            if hasattr(atom, "slice_key"):  # napari >= 0.8
-                region = self.touched[atom.slice_key]
-                region[... if atom.mask is None else atom.mask] = True
-                self._note_planes(atom.slice_key)
-            else:
-                self.touched[atom[0]] = True
-                self._note_planes(atom[0])
+        self._planes |= self._strokes.add(list(event.value))
         self._recount.start()
 
     def _on_set_data(self, event: Any = None) -> None:
+        if self.base.shape != np.shape(self.layer.data):
+            return
+        if self._strokes.follow(self.layer.data):
+            self.count_changed.emit(self.count)
         if self._planes:
             self._recount.start()
 
     def _on_data(self, event: Any = None) -> None:
         """Look at all planes after other data were put into the layer, e.g. by a script."""
+        self._strokes.settle()
         if self.base.shape == np.shape(self.layer.data):
             self._planes.update(np.ndindex(self.base.shape[:-2]))
         self._recount.start()
-
-    def _note_planes(self, key: Any) -> None:
-        """Remember which planes a change touched."""
-        lead = self.base.ndim - 2
-        if not lead:
-            self._planes.add(())
-            self._touched_planes.add(())
-            return
-        marked = np.zeros(self.base.shape[:lead], dtype=bool)
-        key = key if isinstance(key, tuple) else (key,)
-        if any(isinstance(part, np.ndarray) for part in key):
-            marked[tuple(key[:lead])] = True
-        else:
-            marked[tuple(part for part in key if part is not Ellipsis)[:lead]] = True
-        planes = {tuple(at) for at in np.argwhere(marked).tolist()}
-        self._planes |= planes
-        self._touched_planes |= planes
 
     def _count(self) -> None:
         if self.base.shape != np.shape(self.layer.data):

@@ -10,28 +10,39 @@ LOSS_COLOR = QColor("#e69f00")
 SCORE_COLOR = QColor("#56b4e9")
 MARGIN_PX = 6
 CAPTION_PX = 16
+SMOOTHED_OVER = 8
+"""Points of the loss that are averaged: single crops differ more than the loss falls."""
+
+Points = list[tuple[float, float]]
 
 
 class LearningCurve(QWidget):
     """Loss and held-out score over the used part of the budget.
 
-    The loss (orange) is drawn from its own smallest to largest value, the score (blue) from 0
-    to 1; both captions name the latest value.
+    The loss (orange) is drawn from its own smallest to largest value, thin as it is and thick on
+    average; the score (blue) from 0 to 1, with a dashed line where it began. The captions above
+    name the latest values, the one below the time left.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.loss: list[tuple[float, float]] = []
-        self.score: list[tuple[float, float]] = []
+        self.setToolTip(
+            "Orange: the loss on what is learned from. Blue: the score on the labels kept aside, "
+            "0 at the foot and 1 at the top; dashed where it began."
+        )
+        self.loss: Points = []
+        self.score: Points = []
+        self._seconds_left: float | None = None
 
     def sizeHint(self) -> QSize:
         """Return the size the curve likes to have, in pixels."""
-        return QSize(240, 110)
+        return QSize(240, 130)
 
     def clear(self) -> None:
         """Forget both curves."""
         self.loss, self.score = [], []
+        self._seconds_left = None
         self.update()
 
     def add(self, fraction: float, loss: float | None, score: float | None) -> None:
@@ -42,53 +53,105 @@ class LearningCurve(QWidget):
             self.score.append((fraction, score))
         self.update()
 
+    def tell_time_left(self, seconds: float | None) -> None:
+        """Write below the curve how long it will take; None when it is over."""
+        self._seconds_left = seconds
+        self.update()
+
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw frame, curves and captions."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         plot = QRectF(self.rect()).adjusted(
-            MARGIN_PX, MARGIN_PX + CAPTION_PX, -MARGIN_PX, -MARGIN_PX
+            MARGIN_PX, MARGIN_PX + CAPTION_PX, -MARGIN_PX, -MARGIN_PX - CAPTION_PX
         )
         text = self.palette().color(self.foregroundRole())
-        faint = QColor(text)
-        faint.setAlpha(60)
-        painter.setPen(QPen(faint, 1))
+        painter.setPen(QPen(_faint(text, 60), 1))
         painter.drawRect(plot)
+        painter.setPen(text)
         if not self.loss:
-            painter.setPen(text)
             painter.drawText(plot, Qt.AlignmentFlag.AlignCenter, "The learning curve appears here.")
-        losses = [value for _, value in self.loss]
-        low, high = (min(losses), max(losses)) if losses else (0.0, 1.0)
-        self._draw(painter, plot, self.loss, low, high, LOSS_COLOR, "loss", left=True)
-        self._draw(painter, plot, self.score, 0.0, 1.0, SCORE_COLOR, "held-out score", left=False)
+        below = QRectF(plot.left(), plot.bottom() + 2, plot.width(), CAPTION_PX)
+        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, self.time_left)
+        self._draw_loss(painter, plot)
+        self._draw_score(painter, plot)
         painter.end()
 
-    def _draw(
-        self,
-        painter: QPainter,
-        plot: QRectF,
-        points: list[tuple[float, float]],
-        low: float,
-        high: float,
-        color: QColor,
-        caption: str,
-        *,
-        left: bool,
-    ) -> None:
-        """Draw one curve and, above the frame, its caption."""
-        if not points:
+    @property
+    def time_left(self) -> str:
+        """What stands below the curve while a training runs."""
+        if self._seconds_left is None:
+            return ""
+        whole = max(0, round(self._seconds_left))
+        if whole == 0:
+            return "judging the result…"
+        minutes, seconds = divmod(whole, 60)
+        return f"{minutes} min {seconds:02} s left" if minutes else f"{seconds} s left"
+
+    def _draw_loss(self, painter: QPainter, plot: QRectF) -> None:
+        if not self.loss:
             return
-        span = max(high - low, 1e-9)
-        line = [
-            QPointF(
-                plot.left() + plot.width() * min(x, 1.0),
-                plot.bottom() - plot.height() * (min(max(y, low), high) - low) / span,
-            )
-            for x, y in points
-        ]
-        painter.setPen(QPen(color, 2))
+        values = [value for _, value in self.loss]
+        low, high = min(values), max(values)
+        painter.setPen(QPen(_faint(LOSS_COLOR, 90), 1))
+        painter.drawPolyline(QPolygonF(_placed(plot, self.loss, low, high)))
+        smooth = smoothed(self.loss)
+        painter.setPen(QPen(LOSS_COLOR, 2))
+        painter.drawPolyline(QPolygonF(_placed(plot, smooth, low, high)))
+        self._caption(painter, plot, f"loss {smooth[-1][1]:.3f}", Qt.AlignmentFlag.AlignLeft)
+
+    def _draw_score(self, painter: QPainter, plot: QRectF) -> None:
+        if not self.score:
+            return
+        line = _placed(plot, self.score, 0.0, 1.0)
+        painter.setPen(QPen(_faint(SCORE_COLOR, 160), 1, Qt.PenStyle.DashLine))
+        painter.drawLine(QPointF(plot.left(), line[0].y()), QPointF(plot.right(), line[0].y()))
+        painter.setPen(QPen(SCORE_COLOR, 2))
         painter.drawPolyline(QPolygonF(line))
-        painter.drawEllipse(line[-1], 2, 2)
-        side = Qt.AlignmentFlag.AlignLeft if left else Qt.AlignmentFlag.AlignRight
-        box = QRectF(plot.left(), MARGIN_PX - 4, plot.width(), CAPTION_PX)
-        painter.drawText(box, side, f"{caption} {points[-1][1]:.3f}")
+        for point in line:
+            painter.drawEllipse(point, 2, 2)
+        latest = f"score kept aside {self.score[-1][1]:.2f}"
+        self._caption(painter, plot, latest, Qt.AlignmentFlag.AlignRight)
+
+    def _caption(self, painter: QPainter, plot: QRectF, text: str, side: Qt.AlignmentFlag) -> None:
+        """Write a caption above the frame, in the colour of the pen."""
+        painter.drawText(QRectF(plot.left(), MARGIN_PX - 4, plot.width(), CAPTION_PX), side, text)
+
+
+def smoothed(points: Points) -> Points:
+    """Average each value with those before it.
+
+    Parameters
+    ----------
+    points : list of (float, float)
+        Part of the budget (0..1) and value.
+
+    Returns
+    -------
+    list of (float, float)
+        The same parts of the budget.
+    """
+    values = [value for _, value in points]
+    means = []
+    for at in range(len(values)):
+        last = values[max(0, at + 1 - SMOOTHED_OVER) : at + 1]
+        means.append(sum(last) / len(last))
+    return [(fraction, mean) for (fraction, _), mean in zip(points, means, strict=True)]
+
+
+def _placed(plot: QRectF, points: Points, low: float, high: float) -> list[QPointF]:
+    """Place points in the frame."""
+    span = max(high - low, 1e-9)
+    return [
+        QPointF(
+            plot.left() + plot.width() * min(x, 1.0),
+            plot.bottom() - plot.height() * (min(max(y, low), high) - low) / span,
+        )
+        for x, y in points
+    ]
+
+
+def _faint(color: QColor, alpha: int) -> QColor:
+    faint = QColor(color)
+    faint.setAlpha(alpha)
+    return faint

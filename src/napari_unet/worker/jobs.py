@@ -322,9 +322,7 @@ def finetune(
     stop = call.is_stopped
     if training is None:
         return (yield from learning.learn_for_now(loaded, lesson, call.arrays, stop, call.folder))
-    folder = Path(training)
-    yield from _in_background(learning.prepare, folder, loaded, lesson, call.arrays)
-    return (yield from learning.learn(loaded, lesson, call.arrays, stop, folder))
+    return (yield from learning.learn(loaded, lesson, call.arrays, stop, Path(training)))
 
 
 def go_on(call: Call, *, training: str) -> Job[Values]:

@@ -12,6 +12,7 @@ from napari_unet.arrays.axes import plan_planes
 from napari_unet.models.library import report_path
 from napari_unet.models.model import Model, save_model
 from napari_unet.models.versions import free_place
+from napari_unet.runs.background import Background
 from napari_unet.runs.finetune import finetune_steps
 from napari_unet.runs.report import write_report
 from napari_unet.runs.samples import Sample
@@ -26,24 +27,6 @@ if TYPE_CHECKING:
     from napari_unet.runs.progress import Job
     from napari_unet.worker.protocol import Array
     from napari_unet.worker.unfinished import Lesson
-
-
-def prepare(folder: Path, model: Model, lesson: Lesson, arrays: Mapping[str, Array]) -> None:
-    """Write down all that a training needs to go on, should it be broken off.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the training.
-    model : Model
-        Which learns.
-    lesson : Lesson
-        What is to be learned.
-    arrays : mapping of str to ndarray
-        Those its samples name.
-    """
-    save_model(model, folder / MODEL_FILE)
-    write_lesson(folder, lesson, arrays)
 
 
 def learn(
@@ -79,6 +62,9 @@ def learn(
     """
     state = training / STATE_FILE
     try:
+        if not resume:
+            with Background() as background:
+                yield from background.run(_prepare, training, model, lesson, arrays)
         result = yield from _steps(model, lesson, arrays, stop, state, resume=resume)
         values = _keep(result, lesson)
     except GeneratorExit:  # nobody wants it
@@ -125,6 +111,12 @@ def learn_for_now(
     if lesson.name is not None:
         new = Model(new.net, new.card.replace(name=lesson.name))
     return _tell(new, result, save_model(new, folder / MODEL_FILE), result.report)
+
+
+def _prepare(folder: Path, model: Model, lesson: Lesson, arrays: Mapping[str, Array]) -> None:
+    """Write down all that a training needs to go on, should it be broken off."""
+    save_model(model, folder / MODEL_FILE)
+    write_lesson(folder, lesson, arrays)
 
 
 def _steps(
