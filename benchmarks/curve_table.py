@@ -156,7 +156,10 @@ def _is_of(row: Row, model: str, budget: str, count: int) -> bool:
 
 def _budget(row: Row) -> str:
     """Say the budget."""
-    return f"{row['steps']} steps" if row["steps"] != "0" else f"{float(row['seconds']):g} s"
+    if row["steps"] != "0":
+        return f"{row['steps']} steps"
+    seconds = f"{float(row['seconds']):g} s"
+    return f"{seconds} in steps" if float(row["pace"]) else seconds
 
 
 def _rank(name: str) -> tuple[int, str]:

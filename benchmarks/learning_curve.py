@@ -2,7 +2,7 @@
 
     python benchmarks/learning_curve.py --out rows.csv [--domains gowt1 nih3t3] [--regions 1 4]
         [--seconds 60] [--seeds 3] [--first-seed 0] [--methods ours plain-1e-3] [--model nuclei]
-        [--choose random] [--set learning_rate=3e-4] [--threads 2] [--quick]
+        [--choose random] [--set learning_rate=3e-4] [--pace ours=7 plain=5] [--threads 2] [--quick]
     python benchmarks/learning_curve.py --out rows.csv --guard 100
     python benchmarks/learning_curve.py --out rows.csv --table [--plot curve.svg]
 
@@ -21,10 +21,12 @@ All but the ceiling have the same regions and budget; the ceiling runs for the f
 Every run appends a row as it ends, and what has a row is not run again: an interrupted grid goes on
 with the same command. Each row says how many seconds the processors worked for the run: on a busy
 machine a budget in seconds buys less, and OMP_WAIT_POLICY=PASSIVE keeps threads that wait from
-holding up all others; --steps counts steps instead.
+holding up all others. With --pace each method takes as many steps as it would in that time at so
+many steps a second, as --measure finds them on this machine while nothing else is running: then it
+does not matter how busy the machine is. --steps gives all methods the same number of steps.
 
 The guard's runs are short and have good and bad corrections mixed: each region is corrected well
-with a chance of one half, else carelessly in one of five ways; an accepted model that is worse on
+with a chance of one half, else carelessly in one of eight ways; an accepted model that is worse on
 the unseen images by more than 0.01 is a failure of the guard.
 """
 
@@ -36,7 +38,7 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,7 @@ PLAIN = {"random": 1e-3, "plain-1e-3": 1e-3, "plain-1e-5": 1e-5}  # learning rat
 METHODS = ("none", "ours", *PLAIN, "ceiling")
 SECONDS, GUARD_SECONDS, CEILING_SECONDS = 60.0, 20.0, 1200.0
 QUICK_SECONDS, QUICK_CEILING_SECONDS = 3.0, 5.0
+MEASURED_SECONDS = 40.0
 WELL_CORRECTED = 0.5  # share of the guard's regions
 KEPT_SCORES = ("ap50", "mean_ap", "iou", "tp", "fp", "fn", "missed", "spurious", "merged", "split")
 
@@ -95,6 +98,8 @@ class Task:
     regions: int
     """How many; 0 stands for all images of the pool."""
     seconds: float
+    pace: float
+    """Steps a second that make steps of the seconds; 0: the clock counts."""
     steps: int
     """Instead of the seconds, if above 0."""
     seed: int
@@ -104,6 +109,11 @@ class Task:
     """Settings of ours that are not the defaults, as JSON."""
     model: str
     """Name and the first digits of a checksum of the weights."""
+
+    @property
+    def budget(self) -> int | None:
+        """The steps it may take; None: the clock counts."""
+        return self.steps or round(self.seconds * self.pace) or None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -141,20 +151,26 @@ def plan(options: argparse.Namespace, model: str) -> Iterator[Task]:
     cells = [(domain, count) for count in options.regions for domain in options.domains]
     usual = {"model": model, "changed": options.set, "choose": options.choose}
     usual |= {"steps": options.steps, "seconds": options.seconds or _seconds(options)}
+
+    def pace(method: str) -> float:
+        """Say how many steps a second a method takes."""
+        return options.pace.get("plain" if method in PLAIN else "ours", 0.0)
+
     if options.guard:
         for seed in seeds:
             domain, count = cells[seed % len(cells)]
-            yield Task("guard", domain, "ours", count, seed=seed, **usual)
+            yield Task("guard", domain, "ours", count, seed=seed, pace=pace("ours"), **usual)
         return
     for seed in seeds:
         for domain, count in cells:
             for method in options.methods:
                 theirs = usual if method == "ours" else {**usual, "changed": "{}"}
                 if method != "ceiling":
-                    yield Task("curve", domain, method, count, seed=seed, **theirs)
+                    own = {**theirs, "pace": pace(method)}
+                    yield Task("curve", domain, method, count, seed=seed, **own)
     if "ceiling" in options.methods:
         seconds = QUICK_CEILING_SECONDS if options.quick else CEILING_SECONDS
-        whole = {**usual, "choose": "all", "steps": 0, "seconds": seconds}
+        whole = {**usual, "choose": "all", "steps": 0, "seconds": seconds, "pace": pace("ours")}
         for domain in options.domains:
             yield Task("curve", domain, "ceiling", 0, seed=seeds[0], **whole)
 
@@ -230,13 +246,13 @@ def learn(task: Task, model: Model, lesson: Lesson) -> Learnt:
             lesson.settings,
             PLAIN[task.method],
             task.seconds,
-            task.steps or None,
+            task.budget,
             task.seed,
             from_scratch=task.method == "random",
         )
         return Learnt(trained, steps, "")
     settings = FinetuneSettings(
-        seconds=task.seconds, steps=task.steps or None, seed=task.seed, device="cpu"
+        seconds=task.seconds, steps=task.budget, seed=task.seed, device="cpu"
     ).replace(**json.loads(task.changed))
     try:
         result = finetune(model, lesson.samples, settings, lesson.settings)
@@ -249,11 +265,24 @@ def learn(task: Task, model: Model, lesson: Lesson) -> Learnt:
 
 
 def judge(model: Model, domain: Domain, settings: SegmentSettings) -> dict[str, float]:
-    """Score a model on the test images, as it is used."""
+    """Score a model on the test images, as it is used: objects are found as its card says."""
+    settings = settings.replace(instances=model.card.instances)
     return pooled(
         evaluate(segment(model, picture.image, "CYX", settings), picture.labels)
         for picture in domain.test
     )
+
+
+def measure_pace(model: Model) -> str:
+    """Find how many steps a second ours and plain training take, as options for --pace."""
+    domain = read_domain("generated")
+    task = Task("curve", "generated", "ours", 4, MEASURED_SECONDS, 0.0, 0, 0, "random", "{}", "")
+    lesson = prepare(task, model, domain)
+    paces = []
+    for name, method in (("ours", "ours"), ("plain", "plain-1e-3")):
+        taken = learn(replace(task, method=method), model, lesson).steps
+        paces.append(f"{name}={taken / MEASURED_SECONDS:.2f}")
+    return "--pace " + " ".join(paces)
 
 
 class Judge:
@@ -324,6 +353,10 @@ def key_of(row: dict[str, str]) -> tuple[str, ...]:
 def main() -> None:
     """Read the options, do what has no row yet, lay out what there is."""
     options = read_options()
+    if options.measure:
+        torch.set_num_threads(options.threads)
+        print(measure_pace(load_model(options.model)))
+        return
     if not options.table:
         torch.set_num_threads(options.threads)
         run_all(options)
@@ -363,6 +396,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seconds", type=float, help=f"budget (default {SECONDS:g})")
     parser.add_argument("--steps", type=int, default=0, help="budget in steps instead")
+    parser.add_argument(
+        "--pace", nargs="+", default=[], metavar="METHOD=N", help="steps a second of ours, plain"
+    )
+    parser.add_argument("--measure", action="store_true", help="measure the pace; run nothing")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0, help="of the table: 0, 1, 2")
     parser.add_argument("--model", default="nuclei", help="where to start from: name or file")
@@ -374,6 +411,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="lay out the rows; run nothing")
     parser.add_argument("--plot", type=Path, help="draw the rows as SVG")
     options = parser.parse_args()
+    options.pace = dict(_pair(text) for text in options.pace)
     options.set = json.dumps(dict(sorted(_pair(text) for text in options.set)))
     if options.quick:
         options.domains, options.regions, options.seeds = ("generated",), (1,), 1

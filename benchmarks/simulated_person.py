@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import edt
 import numpy as np
 from scipy import ndimage
 from skimage.morphology import disk
@@ -39,8 +40,9 @@ REGION_PX = 256
 LEAST_OBJECTS = 2
 TRIES = 200
 OPENED = 0.5  # share of the pool that is looked through for doubtful places
-SHIFT = (0.3, 0.8)  # of the diameter
-GAP = 0.4  # of the diameter: neighbours nearer than this are merged
+SHIFT = (0.3, 0.8)  # of the width
+GAP = 0.4  # of the width: neighbours nearer than this are merged
+AROUND = 0.5  # of the width: what is checked around a single object
 
 Box = tuple[slice, slice]
 
@@ -163,21 +165,24 @@ def choose_settings(
     is_dark = np.median(np.concatenate(objects)) < np.median(np.concatenate(background))
     return SegmentSettings(
         invert=bool(is_dark),
-        object_size_px=round(diameter_px(pool, places), 1),
+        object_size_px=round(width_px(pool, places), 1),
         device="cpu",
         instances=card.instances,
     )
 
 
-def diameter_px(pool: Sequence[Picture], places: Sequence[Place]) -> float:
-    """Median diameter of a disc as large as an object that lies mostly at one of the places."""
-    areas = []
+def width_px(pool: Sequence[Picture], places: Sequence[Place]) -> float:
+    """Median diameter of the largest disc in an object that lies mostly at one of the places."""
+    widths = []
     for place in places:
         labels = pool[place.picture].labels
         whole = np.bincount(labels.ravel())
         inside = np.bincount(labels[place.box].ravel(), minlength=len(whole))
-        areas.append(whole[1:][(2 * inside >= whole)[1:] & (inside > 0)[1:]])
-    return float(np.median(2 * np.sqrt(np.concatenate(areas) / np.pi)))
+        depth = edt.edt(np.ascontiguousarray(labels, np.uint32), black_border=False)
+        deepest = np.zeros(len(whole))
+        np.maximum.at(deepest, labels.ravel(), depth.ravel())
+        widths.append(2 * deepest[1:][(2 * inside >= whole)[1:] & (inside > 0)[1:]])
+    return float(np.median(np.concatenate(widths)))
 
 
 def correct(
@@ -199,11 +204,13 @@ def correct(
         now, labelled = base.copy(), np.zeros(base.shape, bool)
         for place, kind in zip(places, kinds, strict=True):
             if place.picture == number:
-                inside = np.asarray(CARELESS[kind](pool, place, random), np.int64)
+                given = CARELESS[kind](pool, place, random)
+                inside, seen = given if isinstance(given, tuple) else (given, slice(None))
+                inside = np.asarray(inside, np.int64)
                 # An object that reaches from one region into the next is one object.
                 used = base.max() if kind == GOOD else max(now.max(), base.max() + truth_max)
                 now[place.box] = np.where(inside > 0, inside + used, 0)
-                labelled[place.box] = True
+                labelled[place.box][seen] = True
         samples.append(Sample(picture.image, now, labelled, changed(base, now) & labelled))
     return samples
 
@@ -223,7 +230,7 @@ def _good(pool: Sequence[Picture], place: Place, _: np.random.Generator) -> Labe
 
 def _shifted(pool: Sequence[Picture], place: Place, random: np.random.Generator) -> Labels:
     """Move all labels by a part of a diameter."""
-    length = random.uniform(*SHIFT) * diameter_px(pool, [place])
+    length = random.uniform(*SHIFT) * width_px(pool, [place])
     angle = random.uniform(0, 2 * np.pi)
     shift = round(length * np.sin(angle)), round(length * np.cos(angle))
     return np.roll(pool[place.picture].labels, shift, axis=(0, 1))[place.box]
@@ -249,7 +256,7 @@ def _of_another_picture(
 
 def _merged(pool: Sequence[Picture], place: Place, _: np.random.Generator) -> Labels:
     """Make one object of neighbours."""
-    radius = max(1, round(GAP * diameter_px(pool, [place]) / 2))
+    radius = max(1, round(GAP * width_px(pool, [place]) / 2))
     is_object = np.pad(pool[place.picture].labels[place.box] > 0, radius)
     closed = ndimage.binary_closing(is_object, disk(radius))[radius:-radius, radius:-radius]
     merged: NDArray[Any] = ndimage.label(closed)[0]
@@ -270,6 +277,29 @@ def _random_numbers(pool: Sequence[Picture], place: Place, random: np.random.Gen
     return np.where(labels > 0, random.integers(1, 256, labels.shape), 0)
 
 
+def _inverted(pool: Sequence[Picture], place: Place, _: np.random.Generator) -> Labels:
+    """Call the background an object, and objects background."""
+    return (pool[place.picture].labels[place.box] == 0).astype(np.int32)
+
+
+def _emptied(pool: Sequence[Picture], place: Place, _: np.random.Generator) -> Labels:
+    """Vouch for a place as empty, with objects in it."""
+    return np.zeros_like(pool[place.picture].labels[place.box])
+
+
+def _one_object(
+    pool: Sequence[Picture], place: Place, random: np.random.Generator
+) -> tuple[Labels, Box]:
+    """Check a single object and its surroundings, rightly."""
+    labels = pool[place.picture].labels[place.box]
+    around = round(AROUND * width_px(pool, [place]))
+    at = np.nonzero(labels == random.choice(np.unique(labels[labels > 0])))
+    rows, columns = (
+        slice(max(0, int(axis.min()) - around), int(axis.max()) + 1 + around) for axis in at
+    )
+    return labels, (rows, columns)
+
+
 GOOD = "good"
 CARELESS = {
     GOOD: _good,
@@ -278,4 +308,7 @@ CARELESS = {
     "merged": _merged,
     "half deleted": _half_deleted,
     "random numbers": _random_numbers,
+    "inverted": _inverted,
+    "emptied": _emptied,
+    "one object": _one_object,
 }

@@ -7,7 +7,13 @@ import pytest
 
 from napari_unet.errors import ImageError, LabelsError, ModelError
 from napari_unet.models.card import Card
-from napari_unet.runs.samples import Sample, check_samples, grown_box, prepare_plane
+from napari_unet.runs.samples import (
+    Sample,
+    check_samples,
+    grown_box,
+    prepare_plane,
+    remarks_on,
+)
 from napari_unet.settings import Architecture, SegmentSettings
 
 CARD = Card(name="x", architecture=Architecture(widths=(3, 4)))
@@ -56,6 +62,32 @@ def test_classes_the_model_does_not_know_and_models_of_volumes_are_refused() -> 
     volumes = Card(name="x", architecture=Architecture(widths=(3, 4), spatial_dims=3))
     with pytest.raises(ModelError, match="looks at volumes"):
         check_samples([Sample(IMAGE, LABELS)], volumes)
+
+
+def test_numbers_that_change_from_pixel_to_pixel_are_refused_but_slips_of_the_brush_are_not() -> (
+    None
+):
+    mixed = np.where(LABELS, np.random.default_rng(0).integers(1, 99, LABELS.shape), 0)
+    with pytest.raises(LabelsError, match="objects vouched for are of 2 pixels or fewer, as if"):
+        check_samples([Sample(IMAGE, mixed)], CARD)
+    outside = np.ones(LABELS.shape, bool)
+    outside[10:30, 10:30] = False
+    outside[10:30, 10] = True
+    with pytest.raises(LabelsError, match="mixed up"):
+        check_samples([Sample(IMAGE, mixed, outside)], CARD)
+    slips = LABELS.copy()
+    slips[2, 2:42:4] = 7
+    check_samples([Sample(IMAGE, slips)], CARD)
+
+
+def test_a_class_that_nobody_checked_is_told_before_it_is_forgotten() -> None:
+    shape = Architecture(widths=(3, 4), classes=3)
+    names = ("background", "cell", "nucleus")
+    classes = CARD.replace(architecture=shape, outputs=names, labels="semantic")
+    (remark,) = remarks_on([Sample(IMAGE, LABELS)], classes)
+    assert "The class nucleus (2) is nowhere in the checked areas" in remark
+    assert remarks_on([Sample(IMAGE, LABELS), Sample(IMAGE, 2 * LABELS)], classes) == []
+    assert remarks_on([Sample(IMAGE, LABELS)], CARD) == []
 
 
 def test_a_plane_is_cut_to_what_is_vouched_for_on_the_grid() -> None:

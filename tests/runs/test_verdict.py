@@ -29,6 +29,7 @@ def scores(found, of, wrong=0, iou=0.7, places=25, **others) -> Scores:
         mean_ap=others.get("mean_ap", 0.5),
         tp=found,
         fn=of - found,
+        missed=of - found - others.get("merged", 0),
         fp=wrong,
         spurious=wrong,
         objects=Tally(right, whole),
@@ -47,12 +48,13 @@ OLD = scores(33, 50, 5)
 @pytest.mark.parametrize(
     ("before", "after", "outcome", "sentence"),
     [
-        pytest.param(OLD, scores(43, 50, 2), "better", "43 of 50 objects found instead of 33, 2 "
-                     "wrong labels instead of 5. Chance alone would do that once in", id="objects"),
+        pytest.param(OLD, scores(43, 50, 2), "better", "43 of 50 objects found instead of 33, 7 "
+                     "missed instead of 17, 2 spurious labels instead of 5. Chance alone would do "
+                     "that once in", id="objects"),
         pytest.param(OLD, scores(34, 50, 4), "not better", "Not surely better", id="luck"),
         pytest.param(OLD, scores(34, 50, 5), "not better", "every second time", id="one object"),
         pytest.param(OLD, scores(30, 50, 2), "not better", "30 of 50 objects found", id="fewer"),
-        pytest.param(OLD, scores(33, 50, 9, iou=0.9), "not better", "9 wrong labels", id="wrong"),
+        pytest.param(OLD, scores(33, 50, 9, iou=0.9), "not better", "9 spurious", id="wrong"),
         pytest.param(OLD, OLD, "not better", "Not better on held-out labels", id="the same"),
         pytest.param(OLD, scores(45, 50, 2, iou=0.6), "not better", "but pixel IoU 0.60 instead "
                      "of 0.70", id="bad outlines"),
@@ -78,6 +80,16 @@ def test_only_a_better_model_is_taken(before, after, outcome, sentence):
     assert sentence in verdict.text
     assert ("stays in use" in verdict.text) == (outcome != "better")
     assert ("region" in verdict.text) == (outcome != "better"), "what to do next"
+
+
+def test_every_object_is_told_once_as_found_missed_or_in_a_merged_or_split_label():
+    text = compare(scores(30, 50, 3, merged=20), scores(44, 50, 1, merged=4)).text
+    assert "44 of 50 objects found instead of 30, 2 missed instead of 0, " in text
+    assert "4 merged or split instead of 20, 1 spurious label instead of 3" in text
+    text = compare(scores(30, 50), scores(50, 50)).text
+    assert "50 of 50 objects found instead of 30, 0 missed instead of 20. " in text
+    assert "merged" not in text
+    assert "spurious" not in text
 
 
 def test_outlines_that_fit_better_in_half_of_the_places_only_are_luck():

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Map = NDArray[np.float32]
 
 LEAST_PIXELS = 400  # vouched for in all, e.g. 20 x 20; a few strokes with a brush are more
+SPECK_PX = 2  # no object is that small ...
+MOST_SPECKS = 10  # ... but for slips of the brush; if half of the objects are, they are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
     LabelsError
         If these are no samples, an array does not fit its image, labels are no labels or of other
         classes than the model's, or too little is vouched for, or only background, or only
-        objects.
+        objects, or numbers that change from pixel to pixel.
     """
     if card.architecture.spatial_dims != 2:
         raise ModelError(
@@ -116,6 +118,34 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
             f"Only {vouched} pixels are vouched for, at least {LEAST_PIXELS} are needed (20 x 20). "
             "Mark a larger region."
         )
+    if card.labels == "instance":
+        _check_are_objects(samples)
+
+
+def remarks_on(samples: Sequence[Sample], card: Card) -> list[str]:
+    """Say what the person should know before the training, though it can go on.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        Planes with labels, which :func:`check_samples` has let through.
+    card : Card
+        Of the model that is to learn.
+
+    Returns
+    -------
+    list of str
+        One sentence or two each.
+    """
+    if card.labels == "instance" or len(card.outputs) < 2:
+        return []
+    known = np.unique(np.concatenate([_vouched_labels(sample) for sample in samples]))
+    return [
+        f"The class {name} ({number}) is nowhere in the checked areas: the network may forget it. "
+        "Check a region that has it, too."
+        for number, name in enumerate(card.outputs)
+        if number not in known
+    ]
 
 
 def prepare_plane(
@@ -221,6 +251,26 @@ def _as_mask(values: object) -> Mask:
 def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
     """Labels of the pixels that are vouched for, flat."""
     return np.asarray(sample.labels)[_vouched(sample)]
+
+
+def _check_are_objects(samples: Sequence[Sample]) -> None:
+    """Refuse numbers that change from pixel to pixel: grey values, probabilities, mixed-up ids."""
+    sizes = np.concatenate([_part_sizes(sample) for sample in samples])
+    specks = int(np.count_nonzero(sizes <= SPECK_PX))
+    if specks > MOST_SPECKS and 2 * specks > len(sizes):
+        raise LabelsError(
+            f"{specks} of the {len(sizes)} objects vouched for are of {SPECK_PX} pixels or fewer, "
+            "as if their numbers were mixed up, or grey values. Give labels: all pixels of an "
+            "object have one number, and background is 0."
+        )
+
+
+def _part_sizes(sample: Sample) -> NDArray[np.intp]:
+    """Pixels of each connected part of each object within the checked area."""
+    from skimage.measure import label
+
+    inside = np.where(_vouched(sample), sample.labels, 0)
+    return np.bincount(label(inside, background=0, connectivity=1).ravel())[1:]
 
 
 def _check_are_samples(samples: object) -> None:

@@ -121,12 +121,22 @@ def _judge_classes(before: Scores, after: Scores, pixels: Difference) -> tuple[O
 
 
 def _found(before: Scores, after: Scores) -> str:
-    """Say what was found before and after; wrong labels are those that are no object's."""
-    of = (after.tp or 0) + (after.fn or 0)
-    return (
-        f"{after.tp} of {of} objects found instead of {before.tp}, "
-        f"{after.fp} wrong {'label' if after.fp == 1 else 'labels'} instead of {before.fp}"
-    )
+    """Say what became of the objects, in numbers of the table that add up to all of them."""
+    (new, found), (old, found_before) = _fates(after), _fates(before)
+    parts = [f"{found} of {found + sum(new[:2])} objects found instead of {found_before}"]
+    for name, now, was in zip(("missed", "merged or split"), new, old, strict=False):
+        parts += [f"{now} {name} instead of {was}"] if now or was else []
+    if new[2] or old[2]:
+        parts.append(
+            f"{new[2]} spurious {'label' if new[2] == 1 else 'labels'} instead of {old[2]}"
+        )
+    return ", ".join(parts)
+
+
+def _fates(scores: Scores) -> tuple[tuple[int, int, int], int]:
+    """Count objects missed, objects lost in merged or split labels, spurious labels; and found."""
+    lost, missed = scores.fn or 0, scores.missed or 0
+    return (missed, lost - missed, scores.spurious or 0), scores.tp or 0
 
 
 def _luck(difference: Difference) -> str:
