@@ -38,8 +38,8 @@ class FixedCrops:
     crop_px = window_px = CROP_PX
     margin_px = 0
 
-    def draw(self, count: int, random: np.random.Generator) -> tuple[Any, ...]:
-        images = np.random.default_rng(3).random((count, 1, CROP_PX, CROP_PX), np.float32)
+    def draw(self, count: int, random: np.random.Generator, part: slice) -> tuple[Any, ...]:
+        images = np.random.default_rng(3).random((count, 1, CROP_PX, CROP_PX), np.float32)[part]
         return images, (images > 0.5).astype(np.float32), np.ones_like(images)
 
 
@@ -70,7 +70,7 @@ def failing(times: int, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def stages(learner: Learner) -> Iterator[tuple[str, object, str]]:
     yield "drawing", FixedCrops, "draw"
-    yield "augmenting", module, "augment_batch"
+    yield "augmenting", module, "draw_changes"
     yield "forward", UNet, "forward"
     yield "loss", module, "masked_loss"
     yield "backward", torch.Tensor, "backward"
@@ -99,11 +99,9 @@ def test_memory_may_run_out_at_any_stage_of_a_step(
     assert not torch.equal(got, expected)
 
 
-def test_added_up_gradients_are_those_of_the_whole_batch(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "masked_loss", module.masked_loss.__globals__["cross_entropy"])
-    whole, parts = Learner(model, SETTINGS), Learner(model, SETTINGS)
+def test_added_up_gradients_are_those_of_the_whole_batch(model: Model) -> None:
+    settings = SETTINGS.replace(loss="cross-entropy")
+    whole, parts = Learner(model, settings), Learner(model, settings)
     parts._at_once = 1
     for learner in (whole, parts):
         learner.step(FixedCrops(), 0.0)
@@ -154,6 +152,63 @@ def test_what_is_no_lack_of_memory_is_raised(model: Model, monkeypatch: pytest.M
         Learner(model, SETTINGS).step(FixedCrops(), 0.5)
 
 
+class RandomCrops(FixedCrops):
+    """Crops that are others each time."""
+
+    def draw(self, count: int, random: np.random.Generator, part: slice) -> tuple[Any, ...]:
+        images = random.random((count, 1, CROP_PX, CROP_PX), np.float32)[part]
+        return images, (images > 0.5).astype(np.float32), np.ones_like(images)
+
+
+def all_of(learner: Learner) -> dict[str, Any]:
+    tensors, values = learner.state()
+    return {**tensors, **{key: value for key, value in values.items() if key != "at_once"}}
+
+
+@pytest.mark.parametrize("stage", range(7))
+def test_a_step_that_fails_changes_nothing(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = UNet(Architecture(widths=(4, 8), norm="batch")).eval()
+    model = Model(net, Card(name="norm", architecture=net.architecture))
+    settings = SETTINGS.replace(elastic_px=3, grey_values=0.2, batch_norm="adapt")
+    learner = Learner(model, settings)
+    learner.step(RandomCrops(), 0.5)
+    before = all_of(learner)
+    name, owner, function = list(stages(learner))[stage]
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a defect")
+
+    owner = RandomCrops if owner is FixedCrops else owner
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, function, broken)
+        with pytest.raises(RuntimeError, match="a defect"):
+            learner.step(RandomCrops(), 0.5)
+    after = all_of(learner)
+    for key, value in before.items():
+        same = torch.equal(after[key], value) if isinstance(value, torch.Tensor) else None
+        assert after[key] == value if same is None else same, (name, key)
+    learner.step(RandomCrops(), 0.5)
+    assert all_of(learner)["random"] != before["random"]
+
+
+def test_a_run_that_ran_out_of_memory_goes_on_to_what_it_would_have_come_to(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.replace(elastic_px=3, grey_values=0.2)
+    unbroken = Learner(model, settings)
+    monkeypatch.setattr(module, "masked_loss", failing(1, module.masked_loss))
+    unbroken.step(RandomCrops(), 0.5)
+    kept = unbroken.state()
+    resumed = Learner(model, settings)
+    resumed.restore(*kept)
+    for learner in (unbroken, resumed):
+        learner.step(RandomCrops(), 0.5)
+    assert kept[1]["at_once"] == 2
+    tensors = [learner.state()[0].values() for learner in (unbroken, resumed)]
+    assert all(torch.equal(one, other) for one, other in zip(*tensors, strict=True))
+
+
 def test_the_optimiser_follows_to_another_device(model: Model) -> None:
     learner = Learner(model, SETTINGS)
     steps_taken(learner)
@@ -161,7 +216,7 @@ def test_the_optimiser_follows_to_another_device(model: Model) -> None:
     learner.device = torch.device(seen.type)
     learner._move()
     moments = [value for state in learner._optimizer.state.values() for value in state.values()]
-    assert {value.device.type for value in moments if value.ndim} == {"meta"}
+    assert {value.device.type for value in moments} == {"meta"}
     assert next(learner._average.parameters()).device.type == "meta"
 
 
@@ -177,3 +232,81 @@ def test_half_precision_learns_nearly_the_same_and_keeps_all_digits_of_the_weigh
     for is_fast, expected in ((True, near), (False, exact)):
         monkeypatch.setattr(module, "is_fast_in_half", lambda device, answer=is_fast: answer)
         assert torch.equal(steps_taken(Learner(model, auto), 5), expected)
+
+
+def test_float16_scales_the_loss_and_leaves_out_steps_it_was_scaled_too_much_for(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "half_dtype", lambda device: torch.float16)
+    half = SETTINGS.replace(precision="half")
+    learner = Learner(model, half)
+    assert learner._scaler.get_scale() > 1000
+    exact, near = steps_taken(Learner(model, SETTINGS), 5), steps_taken(learner, 5)
+    start = torch.cat([value.flatten() for value in model.net.state_dict().values()])
+    assert (near - exact).norm() < 0.3 * (exact - start).norm()
+
+    learner._scaler.update(2.0**120)  # its gradients are no numbers in float16
+    before = all_of(learner)
+    learner.step(FixedCrops(), 0.5)
+    assert learner.is_healthy
+    assert (learner.steps, learner._scaler.get_scale()) == (5, 2.0**119)
+    assert all(torch.equal(all_of(learner)[k], v) for k, v in before.items() if k.startswith("net"))
+
+    resumed = Learner(model, half)
+    resumed.restore(*learner.state())
+    assert resumed._scaler.get_scale() == 2.0**119
+    while learner.steps == 5:
+        learner.step(FixedCrops(), 0.5)
+    assert learner.is_healthy
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+)
+def test_a_gpu_without_bfloat16_computes_in_float16(capability, dtype, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert module.half_dtype(torch.device("cuda")) == dtype
+    assert module.is_fast_in_half(torch.device("cuda"))
+    assert module.half_dtype(torch.device("cpu")) == torch.bfloat16
+
+
+def test_dropout_drops_if_asked_to_and_the_same_with_the_same_seed() -> None:
+    torch.manual_seed(0)
+    net = UNet(Architecture(widths=(4, 8), dropout=0.5)).eval()
+    model = Model(net, Card(name="dropout", architecture=net.architecture))
+    without, one, same, other = (
+        steps_taken(Learner(model, SETTINGS.replace(dropout=dropout, seed=seed)), 2)
+        for dropout, seed in ((False, 0), (True, 0), (True, 0), (True, 1))
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, without)
+
+
+def test_sgd_with_momentum_is_the_published_step(model: Model) -> None:
+    method = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01, "l1": 0.001}
+    settings = SETTINGS.replace(loss="cross-entropy", learning_rate=0.01, **method)
+    learner = Learner(model, settings)
+    crops = FixedCrops()
+    weights = [p.detach().clone() for p in learner._net.parameters()]
+    pace = [torch.zeros_like(weight) for weight in weights]
+    for _ in range(3):
+        learner.step(crops, 0.05)  # after the warm-up: the full rate
+        for number, parameter in enumerate(learner._net.parameters()):
+            # the gradient holds the pull of L1, clipped together with it
+            slope = parameter.grad + 0.01 * weights[number] * (parameter.ndim > 1)
+            pace[number] = 0.9 * pace[number] + slope
+            weights[number] -= 0.01 * pace[number]
+            torch.testing.assert_close(parameter.detach(), weights[number])
+
+
+def test_l1_pulls_the_weights_and_not_the_biases(model: Model) -> None:
+    def slopes(l1: float) -> list[torch.Tensor]:
+        learner = Learner(model, SETTINGS.replace(l1=l1))
+        learner._add_gradient(*learner.draw_batch(FixedCrops()))
+        return [parameter.grad for parameter in learner._net.parameters()]
+
+    pull = [one - other for one, other in zip(slopes(0.25), slopes(0.0), strict=True)]
+    for parameter, slope in zip(model.net.parameters(), pull, strict=True):
+        expected = 0.25 * parameter.sign() if parameter.ndim > 1 else torch.zeros(1)
+        torch.testing.assert_close(slope, expected.expand_as(slope), atol=1e-6, rtol=1e-4)

@@ -20,7 +20,7 @@ from napari_unet.settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 DEFAULT_MODEL = "nuclei"
@@ -28,7 +28,12 @@ MODEL_FORMATS = ("safetensors", "state-dict", "torchscript", "onnx", "bioimageio
 SAMPLE_NAMES = ("nuclei", "tissue", "stack", "cell", "coins", "histology")
 TRAINING_FIELDS = (
     "learning_rate",
+    "optimizer",
+    "momentum",
     "weight_decay",
+    "l1",
+    "dropout",
+    "loss",
     "batch",
     "crop_px",
     "frozen_levels",
@@ -41,6 +46,8 @@ TRAINING_FIELDS = (
     "elastic_px",
     "grey_values",
     "seed",
+    "precision",
+    "devices",
 )
 
 _EPILOG = (
@@ -217,7 +224,7 @@ def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
     _add_budget(parser)
     group = parser.add_argument_group("how it learns")
     add_fields(group, FinetuneSettings, *TRAINING_FIELDS)
-    _add_segmenting(parser)
+    _add_segmenting(parser, but_for=TRAINING_FIELDS)
 
 
 def _add_evaluate(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -303,8 +310,8 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     add_fields(group, FinetuneSettings, "seconds", "steps")
 
 
-def _add_segmenting(parser: argparse.ArgumentParser) -> None:
-    """Add how an image is given to the network and objects are found."""
+def _add_segmenting(parser: argparse.ArgumentParser, but_for: Sequence[str] = ()) -> None:
+    """Add how an image is given to the network and objects are found, but for what is there."""
     group = parser.add_argument_group("how it segments")
     group.add_argument(
         "--settings",
@@ -318,7 +325,8 @@ def _add_segmenting(parser: argparse.ArgumentParser) -> None:
         type=_axes,
         help="axes of the images, e.g. TZCYX; default: as the file says",
     )
-    add_fields(group, SegmentSettings, *SEGMENT_FIELDS)
+    fields = (name for name in SEGMENT_FIELDS if name not in but_for)
+    add_fields(group, SegmentSettings, *fields)
     add_fields(group, InstanceSettings, *INSTANCE_FIELDS, default="the model's")
 
 

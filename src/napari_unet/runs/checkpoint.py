@@ -202,7 +202,7 @@ def identify(
     samples : sequence of Sample
         All pixels and labels count.
     settings : FinetuneSettings
-        All but the device.
+        All but the device and how many there are.
     segment : SegmentSettings
         All but the device.
 
@@ -224,7 +224,7 @@ def identify(
     return {
         "model": of_model.hexdigest(),
         "samples": of_samples.hexdigest(),
-        "settings": _digest(settings.model_dump_json(exclude={"device"})),
+        "settings": _digest(settings.model_dump_json(exclude={"device", "devices"})),
         "segment": _digest(segment.model_dump_json(exclude={"device"})),
     }
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Crops", "Plane", "Sample"]
 
 CORRECTED_SHARE = 0.5  # of the crops, where there are corrections
+EVERY = slice(None)
 
 
 class Crops:
@@ -117,7 +118,9 @@ class Crops:
             windows.append((plane, self._fields[plane].place_window(y, x, random)))
         return windows
 
-    def draw(self, count: int, random: np.random.Generator) -> tuple[Map, Map, Map]:
+    def draw(
+        self, count: int, random: np.random.Generator, part: slice = EVERY
+    ) -> tuple[Map, Map, Map]:
         """Draw crops.
 
         Parameters
@@ -126,17 +129,20 @@ class Crops:
             How many.
         random : numpy.random.Generator
             Source of the random numbers.
+        part : slice
+            Which of them to return; chance goes on as if it were all.
 
         Returns
         -------
-        images : ndarray of float32, shape (count, C, window_px, window_px)
+        images : ndarray of float32, shape (part of count, C, window_px, window_px)
             Scaled grey values.
-        targets : ndarray of float32, shape (count, K, window_px, window_px)
+        targets : ndarray of float32, shape (part of count, K, window_px, window_px)
             What the network should give.
-        weights : ndarray of float32, shape (count, 1, window_px, window_px)
+        weights : ndarray of float32, shape (part of count, 1, window_px, window_px)
             How much each pixel counts; 0 in the margin, where nothing is known, and held out.
         """
-        cut = [self._fields[p].cut(*start) for p, start in self.draw_windows(count, random)]
+        windows = self.draw_windows(count, random)[part]
+        cut = [self._fields[plane].cut(*start) for plane, start in windows]
         images, targets, weights = (np.stack(parts) for parts in zip(*cut, strict=True))
         return images, targets, weights
 

@@ -34,11 +34,12 @@ from napari_unet.runs.background import Background
 from napari_unet.runs.checkpoint import Checkpoint, identify
 from napari_unet.runs.evaluate import look_steps, score
 from napari_unet.runs.held_out import hold_out, objects_in
-from napari_unet.runs.progress import Job, Note, StepDone, drive
+from napari_unet.runs.progress import Job, Note, StepDone, as_question, drive
 from napari_unet.runs.report import versions
 from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.samples import check_samples, prepare_plane
 from napari_unet.runs.schedule import Budget
+from napari_unet.runs.team import Team
 from napari_unet.runs.thresholds import fit_threshold, score_checks
 from napari_unet.runs.verdict import compare
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
@@ -87,7 +88,7 @@ def finetune(
     *,
     progress: Callable[[Progress], None] | None = None,
     cancel: Cancel | None = None,
-    stop: Callable[[], bool] | None = None,
+    stop: Cancel | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
 ) -> FinetuneResult:
@@ -109,7 +110,7 @@ def finetune(
         Called with each :class:`napari_unet.runs.progress.Progress`.
     cancel : threading.Event or callable returning bool, optional
         Asked several times a second; ends the run with nothing.
-    stop : callable returning bool, optional
+    stop : threading.Event or callable returning bool, optional
         Asked several times a second; ends the training and judges what was learned so far.
     checkpoint : str or path, optional
         File in which the state of the training is kept every few seconds, and when it is stopped
@@ -131,9 +132,10 @@ def finetune(
     ModelError
         If the model looks at volumes.
     SettingError
-        If more levels are to be frozen than the network has.
+        If more levels are to be frozen than the network has, or several devices are to learn
+        together and cannot; if ``stop``, ``progress`` or ``cancel`` cannot be called.
     DeviceError
-        If memory ran out.
+        If memory ran out, or a process that learned together with this one has ended.
     FileError
         If the checkpoint belongs to another training, is damaged, or cannot be written.
     Cancelled
@@ -150,7 +152,7 @@ def finetune_steps(
     samples: Sequence[Sample],
     settings: FinetuneSettings | None = None,
     segment: SegmentSettings | None = None,
-    stop: Callable[[], bool] | None = None,
+    stop: Cancel | None = None,
     *,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -170,10 +172,11 @@ def finetune_steps(
     segment = segment.replace(device=settings.device)
     budget = Budget(settings)
     check_samples(samples, model.card)
+    is_to_stop = as_question("stop", stop)
     # A threshold that the person has chosen is not touched.
     fits = model.card.labels == "instance" and segment.instances == model.card.instances
 
-    with Background() as background:
+    with Background() as background, Team(settings) as team:
         # 0. What an earlier run has left
         kept = None
         if checkpoint is not None:
@@ -200,17 +203,17 @@ def finetune_steps(
         rounds = yield from background.run(Rounds, model, settings, planes, split, crop_px)
 
         # 2. Before
-        before_found = []
-        for masks in split.checks:
-            before_found.append((yield from look_steps(model, planes, masks, segment)))
+        curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
+        if not rounds.before:
+            for masks in split.checks:
+                rounds.before.append((yield from look_steps(model, planes, masks, segment)))
 
         # 3. Learn
-        curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
         if rounds.steps:
             yield Note(f"An earlier run stopped here: going on after step {rounds.steps}.")
-        learning = _learn(background, rounds, budget, planes, segment, curve, kept)
+        learning = _learn(background, team, rounds, budget, planes, segment, curve, kept)
         try:
-            while not (stop and stop()):
+            while not is_to_stop():
                 event = next(learning, None)
                 if event is None:
                     break
@@ -219,6 +222,7 @@ def finetune_steps(
             if kept is not None and rounds.learner.is_healthy:
                 kept.save(rounds, budget, curve)
             raise
+        yield from background.run(rounds.learner.settle)
         was_stopped = rounds.is_check or not budget.is_spent(rounds.steps)
         goes_on = was_stopped and rounds.learner.is_healthy
         if kept is not None and goes_on:
@@ -232,7 +236,7 @@ def finetune_steps(
         before = after = None
         instances = segment.instances
         if found:
-            old = [part for parts in before_found[: len(found)] for part in parts]
+            old = [part for parts in rounds.before[: len(found)] for part in parts]
             new = [part for parts in found for part in parts]
             before = yield from background.run(score, model.card, old, segment)
             after = yield from background.run(score_checks, model.card, found, segment, fit=fits)
@@ -295,6 +299,7 @@ def _crop_that_fits(net: Network) -> Callable[[int], int]:
 
 def _learn(
     background: Background,
+    team: Team,
     rounds: Rounds,
     budget: Budget,
     planes: Sequence[Plane],
@@ -312,7 +317,7 @@ def _learn(
             continue
         if kept is not None and kept.is_due:
             yield from background.run(kept.save, rounds, budget, curve)
-        yield from background.run(learner.step, rounds.crops, used)
+        yield from background.run(team.step, learner, rounds.crops, used)
         yield from learner.take_notes()
         if not learner.is_healthy:
             yield Note("The loss is no longer a number; the weights from before are kept.")

@@ -1,9 +1,12 @@
 """The network that learns, step by step: optimiser, average of the weights, lack of memory.
 
-When memory runs out, what the step has computed is given up and the step is taken again with half
-as many crops at once, whose gradients are added up; at last, if even one does not fit, on the CPU.
-The gradients of several parts are those of the whole batch, but for what a batch norm measures and
-for the Dice part of the loss, which see each part alone.
+When memory runs out, what the step has computed is given up and the step is taken again, with the
+same crops, half as many of them at once, whose gradients are added up; at last, if even one does
+not fit, on the CPU. The gradients of several parts are those of the whole batch, but for what a
+batch norm measures and for the Dice part of the loss, which see each part alone.
+
+A step that fails changes nothing: neither weights nor random numbers nor what batch norms have
+measured. So whatever ends a training, its state is that after a whole number of steps.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import copy
 import math
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,23 +23,31 @@ import torch
 
 from napari_unet.errors import DeviceError, SettingError
 from napari_unet.models.model import Model
-from napari_unet.network.augment import augment_batch
+from napari_unet.network.augment import draw_changes
 from napari_unet.network.batch_norm import batch_norms, blend_statistics
 from napari_unet.network.devices import choose_device, free_memory, is_out_of_memory
 from napari_unet.network.losses import masked_loss
+from napari_unet.network.shared_norm import share_batch_norm
 from napari_unet.runs.progress import Note
 from napari_unet.runs.schedule import learning_rate
+from napari_unet.runs.team import Alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
 
     from napari_unet.network.build import Network
     from napari_unet.runs.crops import Crops, Map
+    from napari_unet.runs.team import Member
     from napari_unet.settings import FinetuneSettings
 
 AVERAGE_STEPS = 50  # memory of the average of the weights
 LARGEST_GRADIENT = 1.0  # its norm is clipped to this
 REPORT_SECONDS = 0.3  # between two reports of the loss
+LEAST_SCALE = (
+    1.0  # of a float16 loss: if its gradients are no numbers even so, the step is not taken
+)
 MEASURED_BATCHES = 6  # in which batch norm measures the new images before the first step
 
 
@@ -51,6 +63,8 @@ class Learner:
 
     Attributes
     ----------
+    settings : FinetuneSettings
+        As given.
     model : Model
         The average of the weights so far, with the card that was given.
     device : torch.device
@@ -69,7 +83,7 @@ class Learner:
     """
 
     def __init__(self, model: Model, settings: FinetuneSettings) -> None:
-        self._settings, self._card = settings, model.card
+        self.settings, self._card = settings, model.card
         self.device = choose_device(settings.device)
         self._at_once = settings.batch
         self._notes: list[Note] = []
@@ -87,14 +101,18 @@ class Learner:
         if settings.batch_norm == "adapt":
             for layer in batch_norms(self._net, settings.frozen_levels):
                 layer.train()
-        self._optimizer = torch.optim.AdamW(
-            _groups(self._net, settings.weight_decay), lr=settings.learning_rate
-        )
+        if settings.dropout:
+            _let_dropout_drop(self._net)
+        self._measured = _measured_by(self._net)
+        self._optimizer = _make_optimizer(self._net, settings, self.device)
+        self._scaler = _make_scaler(self._half(), self.device)
         self._random = np.random.default_rng(settings.seed)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._losses: list[float] = []
         self._reported = 0.0
         self._lock = threading.Lock()  # held while a step is taken
+        self._member: Alone | Member = Alone()
+        self._forward: Callable[[Tensor], Tensor] = self._net
         self.steps = 0
         self.is_healthy = True
 
@@ -116,11 +134,24 @@ class Learner:
         DeviceError
             If memory ran out with a single crop, on the CPU too.
         """
-        if self._settings.batch_norm == "fit":
-            random = np.random.default_rng(self._settings.seed)
-            drawn = [crops.draw(self._settings.batch, random) for _ in range(MEASURED_BATCHES)]
+        if self.settings.batch_norm == "fit":
+            random = np.random.default_rng(self.settings.seed)
+            drawn = [crops.draw(self.settings.batch, random) for _ in range(MEASURED_BATCHES)]
             with self._lock:
                 self._somehow(crops, lambda: self._fit_batch_norm(crops, drawn))
+
+    def join(self, member: Member) -> None:
+        """Learn together with others from here on, each from its share of the crops.
+
+        Parameters
+        ----------
+        member : Member
+            Which of them this learner is, and how they speak to each other.
+        """
+        self._member, self.device = member, member.device
+        self._move()
+        share_batch_norm(self._net, member.add_up)
+        self._forward = member.wrap(self._net)
 
     def step(self, crops: Crops, used: float) -> None:
         """Take one step, at a part of the budget; if memory runs out, with fewer crops at once.
@@ -130,7 +161,7 @@ class Learner:
         crops : Crops
             Where to draw from.
         used : float
-            Part of the budget that is used, 0..1.
+            Part of the budget that is used, 0..1; in a team, what the first member says.
 
         Raises
         ------
@@ -138,8 +169,14 @@ class Learner:
             If memory ran out with a single crop, on the CPU too.
         """
         with self._lock:
-            rate = learning_rate(used, self._settings.learning_rate)
+            used = self._member.agree(used)
+            rate = learning_rate(used, self.settings.learning_rate)
             self._somehow(crops, lambda: self._step(crops, rate))
+
+    def settle(self) -> None:
+        """Return once the step at hand is taken."""
+        with self._lock:
+            pass
 
     def take_notes(self) -> list[Note]:
         """Return what the person should know since the last call."""
@@ -166,6 +203,7 @@ class Learner:
                 "steps": self.steps,
                 "at_once": self._at_once,
                 "losses": list(self._losses),
+                "scaler": self._scaler.state_dict(),
                 "random": self._random.bit_generator.state,
             }
             return {key: _copied(tensor) for key, tensor in named.items()}, values
@@ -200,13 +238,31 @@ class Learner:
         self._random.bit_generator.state = values["random"]
         self.steps, self._at_once = int(values["steps"]), int(values["at_once"])
         self._losses = [float(loss) for loss in values["losses"]]
+        if self._scaler.is_enabled() and values["scaler"]:
+            self._scaler.load_state_dict(values["scaler"])
+
+    @contextmanager
+    def _nothing_changed_by_failure(self) -> Iterator[None]:
+        """Bring back the random numbers and what batch norms have measured if a step fails."""
+        numbers = self._random.bit_generator.state, self._generator.get_state()
+        measured = [buffer.clone() for buffer in self._measured]
+        try:
+            yield
+        except BaseException:
+            self._optimizer.zero_grad(set_to_none=True)
+            self._random.bit_generator.state = numbers[0]
+            self._generator.set_state(numbers[1])
+            for buffer, before in zip(self._measured, measured, strict=True):
+                buffer.copy_(before)
+            raise
 
     def _somehow(self, crops: Crops, action: Callable[[], None]) -> None:
         """Do something with as many crops at once as the memory takes."""
         while True:
             try:
                 self._move()
-                action()
+                with self._nothing_changed_by_failure():
+                    action()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -223,15 +279,20 @@ class Learner:
             net.to(self.device)
         for state in self._optimizer.state.values():
             for name, value in state.items():
-                if name != "step":
-                    state[name] = value.to(self.device)
+                state[name] = value.to(self.device)
+        self._measured = _measured_by(self._net)
 
     def _make_room(self, crops: Crops, problem: BaseException) -> None:
         """See fewer crops at once, or else go on with the CPU, and say so."""
-        self._optimizer.zero_grad(set_to_none=True)
         problem.__traceback__ = None  # it holds on to what the step has computed
         free_memory(self.device)
         place, before = "this computer" if self.device.type == "cpu" else "the GPU", self._at_once
+        if self._member.size > 1:
+            raise DeviceError(
+                f"Memory of {place} ran out while {self._member.size} processes learned together. "
+                "Choose a smaller batch, smaller crops, or one device: that one goes on with fewer "
+                "crops at once."
+            ) from problem
         if before > 1:
             self._at_once = before // 2
             self._notes.append(
@@ -241,7 +302,8 @@ class Learner:
                 )
             )
         elif self.device.type != "cpu":
-            self.device, self._at_once = torch.device("cpu"), self._settings.batch
+            self.device, self._at_once = torch.device("cpu"), self.settings.batch
+            self._scaler = _make_scaler(self._half(), self.device)
             self._notes.append(
                 Note("Memory of the GPU ran out; going on with the CPU, which is slower.")
             )
@@ -268,57 +330,115 @@ class Learner:
                 total += float(masked_loss(answer, *known, self._card.activation))
             return total
 
-        layers = batch_norms(self._net, self._settings.frozen_levels)
+        layers = batch_norms(self._net, self.settings.frozen_levels)
         blend_statistics(self._net, layers, [images for images, *_ in parts], loss)
         self._average.load_state_dict(self._net.state_dict())
 
-    def _answer(self, images: torch.Tensor) -> torch.Tensor:
+    def _answer(self, images: Tensor) -> Tensor:
         """Return what the network gives, in as many digits as the settings say."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half()):
-            answer: torch.Tensor = self._net(images)
-        return answer.float()
+        half = self._half()
+        with self._dropping(), torch.autocast(self.device.type, half, enabled=half is not None):
+            return self._forward(images).float()
 
     def _step(self, crops: Crops, rate: float) -> None:
         """Take one step; without it if loss or gradient is no number."""
-        settings = self._settings
-        drawn = crops.draw(settings.batch, self._random)
-        inner = slice(crops.margin_px, crops.margin_px + crops.crop_px)
         self._optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        all_weights = max(float(drawn[2].sum()), 1.0)
-        for start in range(0, settings.batch, self._at_once):
-            part = (all_of[start : start + self._at_once] for all_of in drawn)
-            images, targets, weights = augment_batch(
-                *(torch.from_numpy(values).to(self.device) for values in part),
-                flips=settings.flips,
-                elastic_px=settings.elastic_px,
-                grey_values=settings.grey_values,
-                scale=(1 / settings.zoom, settings.zoom),
-                rotation_degrees=settings.rotation_degrees,
-                generator=self._generator,
-            )
-            targets, weights = targets[..., inner, inner], weights[..., inner, inner]
-            loss = masked_loss(self._answer(images), targets, weights, self._card.activation)
-            if self._at_once < settings.batch:
-                share = float(drawn[2][start : start + self._at_once].sum()) / all_weights
-                loss = loss * share
-            loss.backward()  # type: ignore[no-untyped-call]  # torch tells no types
-            value += float(loss.detach())
+        loss = self._add_gradient(*self.draw_batch(crops))
+        self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._net.parameters(), LARGEST_GRADIENT)
-        self.is_healthy = math.isfinite(value) and bool(torch.isfinite(norm))
+        value, length = torch.stack([loss, norm.to(loss)]).tolist()
+        if math.isfinite(value) and not math.isfinite(length) and self._was_scaled_too_much():
+            return
+        self.is_healthy = math.isfinite(value) and math.isfinite(length)
         if not self.is_healthy:
             return
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self.steps += 1
         self._losses.append(value)
         _follow(self._average, self._net, self.steps)
 
-    def _is_half(self) -> bool:
-        """Whether the network computes with fewer digits; its weights keep them all."""
-        wanted = self._settings.precision
-        return wanted == "half" or (wanted == "auto" and is_fast_in_half(self.device))
+    def draw_batch(self, crops: Crops) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw the crops of a step and change them at random, on the device.
+
+        Parameters
+        ----------
+        crops : Crops
+            Where to draw from.
+
+        Returns
+        -------
+        images, targets, weights : Tensor
+            This learner's share of the batch, see :meth:`napari_unet.runs.crops.Crops.draw`; of
+            targets and weights only the part that counts.
+        """
+        settings, share = self.settings, self._member.share(self.settings.batch)
+        drawn = crops.draw(settings.batch, self._random, share)
+        changes = draw_changes(
+            settings.batch,
+            drawn[0].shape[1],
+            (crops.window_px, crops.window_px),
+            flips=settings.flips,
+            elastic_px=settings.elastic_px,
+            grey_values=settings.grey_values,
+            scale=(1 / settings.zoom, settings.zoom),
+            rotation_degrees=settings.rotation_degrees,
+            generator=self._generator,
+        )
+        images, targets, weights = changes.part(share).apply(
+            *(torch.from_numpy(values).to(self.device) for values in drawn)
+        )
+        inner = slice(crops.margin_px, crops.margin_px + crops.crop_px)
+        return images, targets[..., inner, inner], weights[..., inner, inner]
+
+    def _add_gradient(self, images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Add the gradient of the loss, as many crops at once as fit; returns the loss."""
+        settings, at_once = self.settings, self._at_once
+        total = torch.zeros((), device=self.device)
+        for start in range(0, len(images), at_once):
+            part = slice(start, start + at_once)
+            loss = masked_loss(
+                self._answer(images[part]),
+                targets[part],
+                weights[part],
+                self._card.activation,
+                settings.loss,
+                self._member.add_up,
+            )
+            if at_once < len(images):
+                loss = loss * (weights[part].sum() / weights.sum().clamp_min(1e-6))
+            if settings.l1 and start == 0:
+                loss = loss + settings.l1 * _sum_of_sizes(self._net)
+            self._member.backward(self._scaler.scale(loss))
+            total += loss.detach()
+        return total
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        """Let dropout draw from this learner's random numbers, if it is to drop anything."""
+        if not self.settings.dropout:
+            yield
+            return
+        seed = int(torch.randint(2**32, (), generator=self._generator)) + self._member.rank
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
+    def _was_scaled_too_much(self) -> bool:
+        """Tell whether a float16 loss was too large for its gradients; it is scaled less then."""
+        if not self._scaler.is_enabled() or self._scaler.get_scale() <= LEAST_SCALE:
+            return False
+        self._scaler.step(self._optimizer)  # which it leaves out
+        self._scaler.update()
+        return True
+
+    def _half(self) -> torch.dtype | None:
+        """Return the fewer digits the network computes with, if any; its weights keep them all."""
+        wanted = self.settings.precision
+        is_half = wanted == "half" or (wanted == "auto" and is_fast_in_half(self.device))
+        return half_dtype(self.device) if is_half else None
 
     def mean_loss(self) -> float:
         """Mean loss since the last report."""
@@ -332,7 +452,7 @@ class Learner:
 
 
 def is_fast_in_half(device: torch.device) -> bool:
-    """Tell whether a processor has instructions of its own for bfloat16.
+    """Tell whether a processor has instructions of its own for half precision.
 
     Parameters
     ----------
@@ -342,21 +462,76 @@ def is_fast_in_half(device: torch.device) -> bool:
     Returns
     -------
     bool
-        True where a training step with bfloat16 takes about two thirds of the time.
+        True where a training step in half precision takes about two thirds of the time.
     """
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # since Ampere
+        return torch.cuda.get_device_capability(device) >= (7, 0)  # tensor cores
     # Older versions of torch cannot tell.
     return device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+
+
+def half_dtype(device: torch.device) -> torch.dtype:
+    """Choose the kind of half precision.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where it computes.
+
+    Returns
+    -------
+    torch.dtype
+        bfloat16, which knows numbers as large and as small as float32; float16 on a GPU without
+        it, where the loss has to be scaled so that small gradients are not lost.
+    """
+    is_old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    return torch.float16 if is_old or device.type == "mps" else torch.bfloat16
+
+
+def _make_optimizer(
+    net: Network, settings: FinetuneSettings, device: torch.device
+) -> torch.optim.Optimizer:
+    """Make what changes the weights, all of them in one go where that is possible."""
+    groups, rate = _groups(net, settings.weight_decay), settings.learning_rate
+    fused = True if device.type in ("cpu", "cuda") else None
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, fused=fused)
+    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, fused=fused)
+
+
+def _make_scaler(half: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
+    """Make what keeps small gradients from being lost in float16; nothing else needs it."""
+    return torch.amp.GradScaler(device.type, enabled=half == torch.float16)
 
 
 @torch.no_grad()
 def _follow(average: Network, net: Network, step: int) -> None:
     """Move the average of weights and statistics towards the network's, at first fast."""
     keep = min(1 - 1 / AVERAGE_STEPS, step / (step + 10))
-    for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - keep)
+    means, values = (
+        [tensor for tensor in each.state_dict().values() if tensor.is_floating_point()]
+        for each in (average, net)
+    )
+    torch._foreach_lerp_(means, values, 1 - keep)
+
+
+def _let_dropout_drop(net: Network) -> None:
+    """Let the network's own dropout drop signals; nothing else changes."""
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
+            layer.train()
+
+
+def _measured_by(net: Network) -> list[Tensor]:
+    """List what the batch norms that follow the images have measured."""
+    layers = (layer for layer in batch_norms(net) if layer.training)
+    return [buffer for layer in layers for buffer in layer.buffers()]
+
+
+def _sum_of_sizes(net: Network) -> Tensor:
+    """Add up the sizes of the weights that learn; biases and norms do not count."""
+    free = [p.abs().sum() for p in net.parameters() if p.requires_grad and p.ndim > 1]
+    return torch.stack(free).sum()
 
 
 def _groups(net: Network, weight_decay: float) -> list[dict[str, Any]]:

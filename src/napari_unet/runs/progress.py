@@ -97,12 +97,9 @@ def drive(
     Cancelled
         If ``cancel`` became true.
     """
-    for name, given in (("progress", progress), ("cancel", cancel)):
-        if given is not None and not callable(given) and not isinstance(given, Event):
-            raise SettingError(
-                f"{name} is something to call, {described(given)} was given. Give a function."
-            )
-    is_cancelled = cancel.is_set if isinstance(cancel, Event) else cancel
+    if progress is not None and not callable(progress):
+        raise _not_callable("progress", progress)
+    is_cancelled = as_question("cancel", cancel)
     while True:
         try:
             event = next(job)
@@ -111,6 +108,41 @@ def drive(
             return result
         if progress is not None:
             progress(event)
-        if is_cancelled is not None and is_cancelled():
+        if is_cancelled():
             job.close()
             raise Cancelled("Cancelled; nothing was changed.")
+
+
+def as_question(name: str, given: Cancel | None) -> Callable[[], bool]:
+    """Return what can be asked whether a job is to end.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for the error.
+    given : threading.Event or callable returning bool, optional
+        If None, the answer is always no.
+
+    Returns
+    -------
+    callable
+        Returns a bool.
+
+    Raises
+    ------
+    SettingError
+        If it can neither be set nor called.
+    """
+    if given is None:
+        return bool  # which is False
+    if isinstance(given, Event):
+        return given.is_set
+    if not callable(given):
+        raise _not_callable(name, given)
+    return given
+
+
+def _not_callable(name: str, given: object) -> SettingError:
+    return SettingError(
+        f"{name} is something to call, {described(given)} was given. Give a function."
+    )

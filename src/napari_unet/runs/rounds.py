@@ -78,6 +78,8 @@ class Rounds:
         Of this round.
     crops : Crops
         Likewise.
+    before : list of list of Part
+        For each check, what the model gives in the part it keeps aside; none until it was judged.
     found : list of list of Part
         For each check that is over, what its model gives in the part it kept aside.
 
@@ -102,6 +104,7 @@ class Rounds:
         self._planes, self._split, self._crop_px = planes, split, crop_px
         self._weights: list[dict[str, torch.Tensor]] = []
         self._steps_before = 0
+        self.before: list[list[Part]] = []
         self.found: list[list[Part]] = []
         self.number = 0
         self._lock = threading.Lock()  # held between two rounds
@@ -194,6 +197,10 @@ class Rounds:
             groups.setdefault(title, {})[name] = tensor
         self.number, self._steps_before = int(values["round"]), int(values["steps_before"])
         self._weights = [groups[f"check {number}"] for number in range(self.number)]
+        self.before = [
+            self._parts(number, groups[f"before {number}"])
+            for number in range(len(self._split.checks))
+        ]
         self.found = [
             self._parts(number, groups[f"found {number}"]) for number in range(self.number)
         ]
@@ -206,11 +213,14 @@ class Rounds:
         tensors = {f"learner.{key}": tensor for key, tensor in tensors.items()}
         for number, weights in enumerate(self._weights):
             tensors |= {f"check {number}.{key}": value for key, value in weights.items()}
-        for number, parts in enumerate(self.found):
-            tensors |= {
-                f"found {number}.{at}": torch.from_numpy(np.ascontiguousarray(part.probability))
-                for at, part in enumerate(parts)
-            }
+        for title, checks in (("before", self.before), ("found", self.found)):
+            for number, parts in enumerate(checks):
+                tensors |= {
+                    f"{title} {number}.{at}": torch.from_numpy(
+                        np.ascontiguousarray(part.probability)
+                    )
+                    for at, part in enumerate(parts)
+                }
         return tensors, {
             "round": self.number,
             "steps_before": self._steps_before,
