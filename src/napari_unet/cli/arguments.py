@@ -161,6 +161,7 @@ def _add_info(add: Callable[..., argparse.ArgumentParser]) -> None:
     text = "Show the card of a model: what it eats and gives."
     parser = _command(add, "info", "models:run_info", "MODEL", text)
     parser.add_argument("model", metavar="MODEL", help="name or file of the model")
+    _add_assume(parser)
 
 
 def _add_segment(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -275,6 +276,7 @@ def _add_convert(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--format", choices=MODEL_FORMATS, help="the format, whatever the name ends in"
     )
+    _add_assume(parser)
     group = parser.add_argument_group("for bioimage.io, where the model's card does not know it")
     group.add_argument(
         "--author", metavar="NAME", action="append", help="who made the model; may be repeated"
@@ -301,6 +303,21 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         default=DEFAULT_MODEL,
         help=f"name or file of the model; default: {DEFAULT_MODEL}",
+    )
+    _add_assume(parser)
+
+
+def _add_assume(parser: argparse.ArgumentParser) -> None:
+    """Add what a person knows of weights whose file does not tell it."""
+    parser.add_argument(
+        "--assume",
+        metavar="NAME=VALUE",
+        action="append",
+        type=_assumption,
+        help=(
+            "what the file of the weights does not tell, e.g. activation=elu or "
+            "skip_order=skip-first; may be repeated; `napari-unet info` lists what is open"
+        ),
     )
 
 
@@ -344,6 +361,16 @@ def _weights_path(text: str) -> Path:
 
     with _told():
         return weights_path(text)
+
+
+def _assumption(text: str) -> tuple[str, str]:
+    """Read name=value; whether a file leaves it open is seen later."""
+    name, sign, value = (part.strip() for part in text.partition("="))
+    if not (name and sign and value):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no assumption. Write a name and a value, e.g. activation=elu."
+        )
+    return name, value
 
 
 def _axes(text: str) -> str:

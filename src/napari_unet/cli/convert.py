@@ -16,7 +16,7 @@ def run_convert(options: argparse.Namespace, console: Console) -> dict[str, Any]
     from napari_unet.models.opening import load_model
 
     form = options.format or model_format(options.destination)
-    model = load_model(options.source)
+    model = load_model(options.source, assume=dict(options.assume or ()))
     path = export_model(
         model,
         options.destination,

@@ -38,7 +38,7 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     out = options.out
     check_writable(out)
     check_writable(out.with_suffix(".json"))
-    model = load_model(options.model)
+    model = load_model(options.model, assume=dict(options.assume or ()))
     segment = segment_settings(options, model.card)
     settings = finetune_settings(options)
     samples = _read_samples(options, model, console)

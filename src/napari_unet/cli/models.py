@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.models import library, own_file
+from napari_unet.models.assumptions import describe_assumption
 from napari_unet.models.description import describe, measure
 
 if TYPE_CHECKING:
@@ -60,12 +61,15 @@ def run_info(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     path, number = find_weights(options.model)
     readings = read_weights(path)
-    model = choose(path, readings, number).load()
+    chosen = choose(path, readings, number).assume(dict(options.assume or ()))
+    model = chosen.load()
     facts = measure(model)
     facts["sha256"] = None if path.is_dir() else own_file.checksum(path)
     rows = [*describe(model.card, facts), ("file", f"{path} ({_megabytes(path)})")]
     if len(readings) > 1:
         rows += [(f"reading {at}", _title(path, at, one)) for at, one in enumerate(readings, 1)]
+    if model.card.source is not None:
+        rows += [(f"--assume {one.name}", describe_assumption(one)) for one in chosen.assumptions]
     for name, value in rows:
         start = name.ljust(_NAME_CHARACTERS - 1) + " "
         text = textwrap.fill(value, _LINE_CHARACTERS, break_long_words=False)
@@ -76,6 +80,7 @@ def run_info(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         **facts,
         "reading": number + 1,
         "readings": [one.title for one in readings],
+        "assumptions": chosen.assumptions,
         "card": model.card,
     }
 

@@ -34,7 +34,7 @@ def run_segment(options: argparse.Namespace, console: Console) -> dict[str, Any]
     """Segment images and write their masks."""
     from napari_unet.models.opening import load_model
 
-    model = load_model(options.model)
+    model = load_model(options.model, assume=dict(options.assume or ()))
     settings = segment_settings(options, model.card)
     out = Path(options.out).expanduser()
     check_writable(out / "labels.tif")

@@ -8,7 +8,8 @@ person who knows better says ``name=value``, on the command line, in Python or i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -31,7 +32,10 @@ class Assumption(Settings):
     topic: str = Field(description="What it is about in words; the card tells it under this name.")
     value: str = Field(description="How it is read now: one of the choices, or a number.")
     choices: dict[str, str] = Field(description="What it may be, each with a few words on it.")
-    is_number: bool = Field(False, description="Whether other numbers are possible, too.")
+    form: Literal["choice", "number", "numbers"] = Field(
+        "choice",
+        description="Whether other numbers are possible, too, or several with commas between.",
+    )
     told_by: str = Field(
         "", description="Who tells it: the family of the network, or a person; else a default."
     )
@@ -99,18 +103,18 @@ def _checked_value(assumption: Assumption, value: Any) -> str:
     if text in assumption.choices or text == assumption.value:
         return text
     choices = list(assumption.choices)
-    if assumption.is_number:
-        number = as_number(text)
-        if number is not None:
-            return text
-        raise ModelError(
-            f"{assumption.name}={shortened(text)} is no number of 0 or more. Give one, e.g. "
-            f"{' or '.join(choices)}."
-        )
-    raise ModelError(
-        f"{assumption.name}={shortened(text)} is not possible for these weights. Choose "
-        f"{' or '.join(filter(None, [', '.join(choices[:-1]), choices[-1]]))}."
-    )
+    if assumption.form == "numbers" and re.fullmatch(r"[1-9]\d?( ?, ?[1-9]\d?)*", text):
+        return text.replace(" ", "")
+    if assumption.form == "number" and as_number(text) is not None:
+        return text
+    kinds = {
+        "choice": "is not possible for these weights. Choose",
+        "number": "is no number of 0 or more. Give one, e.g.",
+        "numbers": "is no list of whole numbers from 1 to 99. Write e.g.",
+    }
+    said = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+    text = shortened(text)
+    raise ModelError(f"{assumption.name}={text} {kinds[assumption.form]} {said}.")
 
 
 def as_number(text: str) -> float | None:
@@ -148,5 +152,6 @@ def describe_assumption(assumption: Assumption) -> str:
     """
     others = [value for value in assumption.choices if value != assumption.value]
     told = f", told by {assumption.told_by}" if assumption.told_by else ""
-    number = " or another number" if assumption.is_number else ""
-    return f"{assumption.value}{told}; else {', '.join(others)}{number}"
+    if assumption.form != "choice":
+        others.append(f"any {assumption.form}")
+    return f"{assumption.value}{told}; else {', '.join(others)}"

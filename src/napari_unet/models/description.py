@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_unet.settings import Architecture
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_unet.models.card import Card
+    from napari_unet.models.card import Card, Learned
     from napari_unet.models.model import Model
     from napari_unet.settings import Normalization
 
@@ -49,6 +51,7 @@ def describe(card: Card, facts: Mapping[str, Any] | None = None) -> list[tuple[s
         ("grey values", describe_normalization(card.normalization)),
         ("output", f"{', '.join(card.outputs)} ({card.activation}), {card.labels} labels"),
         ("network", describe_network(card)),
+        ("norm", describe_norms(card)),
         ("receptive field", _receptive_field(known)),
         ("parameters", f"{known['parameters']:,}" if "parameters" in known else UNKNOWN),
         ("object size", _with_unit(card.object_size_px, "px")),
@@ -60,8 +63,10 @@ def describe(card: Card, facts: Mapping[str, Any] | None = None) -> list[tuple[s
         ("made from", card.parent or ("unknown" if card.source else "random weights")),
         ("made on", card.created or UNKNOWN),
         *((f"score {name}", _score(value)) for name, value in card.scores.items()),
+        *((f"learned {step.created[:10]}", _learned(step)) for step in card.history),
         *([("source", card.source)] if card.source else []),
         *_checksums(card, known),
+        *((f"told: {topic}", what) for topic, what in card.told.items()),
         *((f"assumed: {field}", why) for field, why in card.assumed.items()),
     ]
 
@@ -110,6 +115,30 @@ def describe_network(card: Card) -> str:
     layers = len(getattr(shape, "nodes", ()))
     family = getattr(shape, "family", UNKNOWN)
     return f"{family} {shape.spatial_dims}D, {layers} layers"
+
+
+def describe_norms(card: Card) -> str:
+    """Say which norms stand between the layers of a network.
+
+    Parameters
+    ----------
+    card : Card
+        Of the model.
+
+    Returns
+    -------
+    str
+        E.g. ``batch`` or ``group (8 groups)``; several where there are several.
+    """
+    shape = card.architecture
+    if isinstance(shape, Architecture):
+        return shape.norm
+    kinds = {
+        f"group ({node.groups} groups)" if node.kind == "group" else node.kind
+        for node in shape.nodes
+        if node.op == "norm"
+    }
+    return ", ".join(sorted(kinds)) or "none"
 
 
 def describe_normalization(how: Normalization) -> str:
@@ -173,6 +202,20 @@ def introduce(card: Card, facts: Mapping[str, Any]) -> str:
     named, more = doubtful[:_NAMED], len(doubtful) - _NAMED
     rest = f" and {more} more" if more > 0 else ""
     return f"{text} Assumed: {', '.join(named)}{rest}. See Card… for the reasons, and to change it."
+
+
+def _learned(step: Learned) -> str:
+    """Say what a model learned from corrections, and what came of it."""
+    scores = [
+        f"{name} {step.before[name]:.3f} to {value:.3f}"
+        for name, value in step.after.items()
+        if name in step.before
+    ]
+    shown = f" ({', '.join(scores[:_NAMED])})" if scores else ""
+    return (
+        f"from {step.parent}: {step.objects} objects on {step.planes} "
+        f"plane{'s' * (step.planes != 1)}, {step.outcome}{shown}"
+    )
 
 
 def _preset(shape: Any) -> str:

@@ -5,19 +5,23 @@ What the reader found is one network or, where tensors fit several, one reading 
 
     file --sniff--> reader --> Found, Found ... --> card, network, checks --> Model
 
-What the file does not say is assumed, and every assumption stands in the card with its reason. A
-file is opened whole or refused: each tensor must be there, of the right shape, and finite.
+What the file does not say is assumed, and every assumption stands in the card with its reason; a
+person who knows better tells it, point by point. A file is opened whole or refused: each tensor
+must be there, of the right shape, and finite.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_unet.errors import ModelError, UnetError, shortened
+from napari_unet.errors import ModelError, UnetError, described, shortened
+from napari_unet.models.assumptions import OF_CARD, Assumption, check_told
 from napari_unet.models.card import FOREGROUND, Card
+from napari_unet.models.card_assumptions import as_told, card_assumptions, usual_outputs
 from napari_unet.models.formats import OWN, Format, refusal, sniff
 from napari_unet.models.library import find_reading
 from napari_unet.models.model import Model, assemble
@@ -67,13 +71,75 @@ class Reading:
         A few words that tell it from the others; empty where there is only one.
     card : Card
         What the model would be.
-    load : callable
-        Builds the network and gives it weights of its own; raises ModelError if they do not fit.
+    build : callable
+        Builds the network with a card and weights of its own; raises ModelError if they do not
+        fit.
+    of_network : tuple of Assumption
+        What the file leaves open of the network.
+    reread : callable or None
+        Reads the network as a person says, given values by the names of assumptions.
+    of_card : mapping of str to str
+        What a person has told of the card.
     """
 
     title: str
     card: Card
-    load: Callable[[], Model]
+    build: Callable[[Card], Model]
+    of_network: tuple[Assumption, ...] = ()
+    reread: Callable[[Mapping[str, Any]], Reading] | None = None
+    of_card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """What a person may tell of the file: of the network, then of the card."""
+        return (*self.of_network, *card_assumptions(self.card))
+
+    def load(self) -> Model:
+        """Build the network.
+
+        Returns
+        -------
+        Model
+            With weights of its own.
+
+        Raises
+        ------
+        ModelError
+            If the weights do not fit.
+        """
+        return self.build(self.card)
+
+    def assume(self, values: Mapping[str, Any]) -> Reading:
+        """Read the file as a person says.
+
+        Parameters
+        ----------
+        values : mapping of str to str or number
+            By the names of :attr:`assumptions`: ``{"activation": "elu"}``.
+
+        Returns
+        -------
+        Reading
+            What was told stands in ``card.told`` and no longer in ``card.assumed``.
+
+        Raises
+        ------
+        ModelError
+            If a name or a value is not possible; the sentence says which are.
+        """
+        if not isinstance(values, Mapping):
+            raise ModelError(
+                f"What is assumed was given as {described(values)}. Give a dict, e.g. "
+                "{'activation': 'elu'}."
+            )
+        of_network = {name: value for name, value in values.items() if name not in OF_CARD}
+        of_card = {**self.of_card, **{n: v for n, v in values.items() if n in OF_CARD}}
+        reading = self
+        if of_network and self.reread is None:
+            check_told(of_network, self.of_network)
+        elif of_network and self.reread is not None:
+            reading = self.reread(of_network)
+        return replace(reading, card=as_told(reading.card, of_card), of_card=of_card)
 
 
 def open_weights(name_or_path: str | Path) -> list[Model]:
@@ -98,7 +164,11 @@ def open_weights(name_or_path: str | Path) -> list[Model]:
     return [reading.load() for reading in read_weights(name_or_path)]
 
 
-def load_model(name_or_path: str | Path, reading: int | None = None) -> Model:
+def load_model(
+    name_or_path: str | Path,
+    reading: int | None = None,
+    assume: Mapping[str, Any] | None = None,
+) -> Model:
     """Load a model of any format; no code in its file is run.
 
     Parameters
@@ -107,6 +177,9 @@ def load_model(name_or_path: str | Path, reading: int | None = None) -> Model:
         As for :func:`open_weights`; ``weights.pth#2`` is the second reading of a file.
     reading : int, optional
         Which reading, counted from 0; the likeliest, if not given.
+    assume : mapping of str to str or number, optional
+        What the file does not tell and you know: ``{"activation": "elu", "skip_order":
+        "skip-first"}``. ``napari-unet info`` lists what a file leaves open.
 
     Returns
     -------
@@ -116,10 +189,11 @@ def load_model(name_or_path: str | Path, reading: int | None = None) -> Model:
     Raises
     ------
     ModelError
-        If it cannot be opened, or has no such reading.
+        If it cannot be opened, has no such reading, or leaves nothing of that name open.
     """
     path, named = find_weights(name_or_path)
-    return choose(path, read_weights(path), named if reading is None else reading).load()
+    chosen = choose(path, read_weights(path), named if reading is None else reading)
+    return chosen.assume(assume or {}).load()
 
 
 def choose(path: Path, readings: list[Reading], wanted: int) -> Reading:
@@ -222,7 +296,7 @@ def _fetched(nickname: str) -> Path:
 def _own(path: Path) -> Reading:
     """Return the one reading of a file of ours."""
     model = load_own(path)
-    return Reading("", model.card, lambda: model)
+    return Reading("", model.card, lambda card: Model(model.net, card))
 
 
 def _reader(found: Format) -> Callable[[Path], list[Found]]:
@@ -240,7 +314,7 @@ def _reading(path: Path, origin: Format, found: Found, count: int) -> Reading:
         f"{path.name} is {origin.text} and", "be described", lambda: _card(path, origin, found)
     )
 
-    def load() -> Model:
+    def build(card: Card) -> Model:
         tensors = {key: tensor.detach().clone() for key, tensor in found.tensors.items()}
         return _explained(
             f"{path.name} is {origin.text} and",
@@ -248,8 +322,13 @@ def _reading(path: Path, origin: Format, found: Found, count: int) -> Reading:
             lambda: assemble(path.name, card, tensors),
         )
 
+    def reread(values: Mapping[str, Any]) -> Reading:
+        changed = found.reread(values) if found.reread is not None else found
+        return _reading(path, origin, changed, count)
+
     family = getattr(card.architecture, "family", "U-Net")
-    return Reading(found.title or (family if count > 1 else ""), card, load)
+    title = found.title or (family if count > 1 else "")
+    return Reading(title, card, build, found.assumptions, found.reread and reread)
 
 
 def _card(path: Path, origin: Format, found: Found) -> Card:
@@ -262,10 +341,10 @@ def _card(path: Path, origin: Format, found: Found) -> Card:
         if changed:
             assumed.setdefault("output size", changed)
         shape = at_image_size(shape)
-    for field, value in _defaults(shape.in_channels, shape.classes, known).items():
-        if field not in known:
-            known[field] = value
-            assumed.setdefault(field, _sentence(field, value))
+    for name, value in _defaults(shape.in_channels, shape.classes, known).items():
+        if name not in known:
+            known[name] = value
+            assumed.setdefault(name, _sentence(name, value))
     known.setdefault("name", path.name if path.is_dir() else _plain_name(path))
     known.setdefault("source", f"{path.name}, {origin.text}")
     known.setdefault("source_sha256", None if path.is_dir() else checksum(path))
@@ -275,15 +354,7 @@ def _card(path: Path, origin: Format, found: Found) -> Card:
 def _defaults(inputs: int, classes: int, known: dict[str, Any]) -> dict[str, Any]:
     """Return what is assumed of a network of which nothing but its shape is known."""
     activation = known.get("activation") or ("sigmoid" if classes == 1 else "softmax")
-    outputs: tuple[str, ...]
-    if classes == 1:
-        outputs = (FOREGROUND,)
-    elif classes == 2 and activation == "softmax":
-        outputs = ("background", FOREGROUND)
-    elif activation == "softmax":
-        outputs = ("background", *(f"class {number}" for number in range(1, classes)))
-    else:
-        outputs = (FOREGROUND, *(f"output {number}" for number in range(2, classes + 1)))
+    outputs = usual_outputs(classes, activation)
     has_foreground = FOREGROUND in tuple(known.get("outputs", outputs))
     channels = {1: ("image",), 3: ("red", "green", "blue")}
     return {

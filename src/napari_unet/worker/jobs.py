@@ -10,7 +10,7 @@ import gc
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from napari_unet.arrays import metrics
 from napari_unet.arrays.axes import Planes, plan_planes
 from napari_unet.arrays.differences import compare_classes, compare_objects
 from napari_unet.arrays.instances import find_instances
-from napari_unet.arrays.uncertainty import most_uncertain
 from napari_unet.errors import Cancelled, UnetError, WorkerError
 from napari_unet.models.card import FOREGROUND
+from napari_unet.models.card_assumptions import told_of
 from napari_unet.models.description import measure
 from napari_unet.models.formats import OWN, sniff
 from napari_unet.models.library import is_own_file, remember_model, rename_model
@@ -42,17 +42,18 @@ from napari_unet.worker.kept import (
     Recent,
     describe_probability,
     fingerprint,
-    foreground,
     new_probability,
     open_probability,
 )
 from napari_unet.worker.preview import SURROUNDINGS_PX, Nearest, Preview, Watched
 from napari_unet.worker.protocol import as_region
+from napari_unet.worker.spots import REASONS, find_spot
 from napari_unet.worker.unfinished import MODEL_FILE, Lesson, read_lesson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from napari_unet.models.assumptions import Assumption
     from napari_unet.models.card import Card
     from napari_unet.models.opening import Reading
     from napari_unet.worker.__main__ import Call
@@ -70,11 +71,20 @@ LIVE_FROM_PX = 1536**2
 """Smaller planes are done so soon that the fastest tiles are best."""
 
 
+class Opened(NamedTuple):
+    """A model, the titles of all readings of its file, and what that leaves open."""
+
+    model: Model
+    titles: list[str]
+    assumptions: tuple[Assumption, ...]
+
+
 class _Models:
     """The models used last, each loaded once as long as its file stays the same."""
 
     def __init__(self) -> None:
-        self._loaded: dict[ModelKey, tuple[Model, list[str]]] = {}
+        self._loaded: dict[ModelKey, Opened] = {}
+        self._readings: tuple[ModelKey | None, list[Reading]] = (None, [])
 
     def key(self, name_or_path: str) -> ModelKey:
         """Return what changes with the file of a model."""
@@ -84,20 +94,29 @@ class _Models:
 
     def get(self, name_or_path: str) -> Model:
         """Return a model, from memory if it is there."""
-        return self.get_with_titles(name_or_path)[0]
+        return self.opened(name_or_path).model
 
-    def get_with_titles(self, name_or_path: str) -> tuple[Model, list[str]]:
-        """Return a model and the titles of all readings of its file."""
+    def opened(self, name_or_path: str) -> Opened:
+        """Return a model, and what else is known of its file."""
         key = self.key(name_or_path)
         kept = self._loaded.pop(key, None)
         if kept is None:
-            readings = read_weights(key[0])
+            readings = self.readings(name_or_path)
             chosen = choose(key[0], readings, key[1])
-            kept = chosen.load(), [reading.title for reading in readings]
+            titles = [reading.title for reading in readings]
+            kept = Opened(chosen.load(), titles, chosen.assumptions)
         self._loaded[key] = kept
         while len(self._loaded) > MODELS_KEPT:
             self._loaded.pop(next(iter(self._loaded)))
         return kept
+
+    def readings(self, name_or_path: str) -> list[Reading]:
+        """Return all ways to read a file; those of the last one are at hand."""
+        key = self.key(name_or_path)
+        of_file = (key[0], 0, *key[2:])
+        if self._readings[0] != of_file:
+            self._readings = of_file, read_weights(key[0])
+        return self._readings[1]
 
 
 _models = _Models()
@@ -168,7 +187,7 @@ def tidy() -> None:
 
 def load(call: Call, *, model: str) -> Job[Values]:
     """Load a model of any format and tell what a person wants to know about it."""
-    loaded, titles = yield from _in_background(_models.get_with_titles, model)
+    loaded, titles, assumptions = yield from _in_background(_models.opened, model)
     path, reading, _, _ = _models.key(model)
     remember_model(path, reading)
     sha256 = None if path.is_dir() else (yield from _in_background(checksum, path))
@@ -177,6 +196,7 @@ def load(call: Call, *, model: str) -> Job[Values]:
         "path": path,
         "sha256": sha256,
         "readings": titles,
+        "assumptions": assumptions,
         "reading": reading,
         **measure(loaded),
         "device": describe_device(choose_device("auto")),
@@ -188,17 +208,18 @@ def try_models(
 ) -> Job[Values]:
     """Run a small image through several readings of a file, or through changed cards.
 
-    Each trial has a ``reading`` and, as ``card``, the fields to change; one that cannot be run
-    has its sentence in ``problems`` instead of an array.
+    Each trial has a ``reading``, as ``assume`` what a person tells of it, and as ``card`` the
+    fields to change; one that cannot be run has its sentence in ``problems`` instead of an array.
     """
     path, _, _, _ = _models.key(model)
-    readings = yield from _in_background(read_weights, path)
+    readings = yield from _in_background(_models.readings, model)
     chosen = checked(SegmentSettings, settings)
     image = call.arrays["image"]
-    values: Values = {"problems": {}, "cards": {}}
+    values: Values = {"problems": {}, "cards": {}, "assumptions": {}}
     for number, trial in enumerate(trials):
         try:
-            loaded = yield from _in_background(_tried, path, readings, trial)
+            loaded, assumptions = yield from _in_background(_tried, path, readings, trial)
+            values["assumptions"][str(number)] = assumptions
             planes = plan_planes(image.shape, axes, loaded.card.architecture.spatial_dims)
             shape = (loaded.card.architecture.classes, *planes.out_shape)
             probability = np.zeros(shape, np.float32)
@@ -214,15 +235,14 @@ def try_models(
     return values
 
 
-def edit_card(call: Call, *, model: str, card: Values) -> Job[Values]:
+def edit_card(call: Call, *, model: str, card: Values, assume: Values | None = None) -> Job[Values]:
     """Save a model with a changed card: in its place if it is the person's own, else as theirs."""
-    loaded = yield from _in_background(_models.get, model)
-    path, _, _, _ = _models.key(model)
-    changed = {key for key, value in card.items() if getattr(loaded.card, key) != value}
-    assumed = {key: text for key, text in loaded.card.assumed.items() if key not in changed}
-    edited = Model(loaded.net, loaded.card.replace(**card, assumed=assumed))
+    path, number, _, _ = _models.key(model)
+    readings = yield from _in_background(_models.readings, model)
+    trial = {"reading": number, "assume": assume, "card": card}
+    edited, _ = yield from _in_background(_tried, path, readings, trial)
     if is_own_file(path) and sniff(path) is OWN:
-        if edited.card.name != loaded.card.name:
+        if edited.card.name != readings[number].card.name:
             path = rename_model(path, edited.card.name)
         target = yield from _in_background(save_model, edited, path)
     else:
@@ -291,13 +311,21 @@ def label(
 
 
 def uncertain(
-    call: Call, *, token: str | None = None, model: str | None = None, axes: str | None = None
+    call: Call,
+    *,
+    token: str | None = None,
+    model: str | None = None,
+    axes: str | None = None,
+    settings: Values | None = None,
 ) -> Job[Values]:
-    """Find the most doubtful place; its position is None if everything is vouched for."""
+    """Find the most telling place; its position is None if everything is vouched for."""
     kept = _kept(call, token, model, axes)
-    vouched = call.arrays.get("vouched")
-    position = yield from _in_background(most_uncertain, foreground(kept), vouched)
-    return {"position": position}
+    chosen = kept.card.instances if settings is None else checked(InstanceSettings, settings)
+    spot = yield from _in_background(find_spot, kept, chosen, call.arrays.get("vouched"))
+    return {
+        "position": None if spot is None else spot.position,
+        "why": None if spot is None else REASONS[spot.reason],
+    }
 
 
 def finetune(
@@ -400,11 +428,15 @@ def _export(model: Model, destination: str, format: str) -> Path:
     return export_model(model, destination, format)
 
 
-def _tried(path: Path, readings: list[Reading], trial: Values) -> Model:
-    """Build the model of one trial."""
-    loaded = choose(path, readings, int(trial.get("reading", 0))).load()
-    changes = trial.get("card") or {}
-    return Model(loaded.net, loaded.card.replace(**changes)) if changes else loaded
+def _tried(
+    path: Path, readings: list[Reading], trial: Values
+) -> tuple[Model, tuple[Assumption, ...]]:
+    """Build the model of one trial; what a person tells of it is no longer called assumed."""
+    chosen = choose(path, readings, int(trial.get("reading", 0))).assume(trial.get("assume") or {})
+    card, changes = chosen.card, trial.get("card") or {}
+    changed = {key for key, value in changes.items() if getattr(card, key) != value}
+    told = told_of(card, changed & (card.assumed.keys() | card.told.keys()), changes)
+    return Model(chosen.load().net, card.replace(**changes, **told)), chosen.assumptions
 
 
 class _Count:

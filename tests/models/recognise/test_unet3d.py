@@ -267,7 +267,7 @@ def test_the_names_tell_that_planes_and_volumes_differ_and_what_is_assumed() -> 
         assert (found.architecture.in_channels, found.architecture.classes) == (3, 4)
         assert found.card["activation"] == "sigmoid"
         assert "softmax" in found.assumed["activation"]
-        assert "8 groups" in found.assumed["norm"]
+        assert "8 groups" in found.assumed["kind of norm"]
 
 
 @pytest.mark.parametrize("residual", [False, True])

@@ -10,6 +10,7 @@ from napari_unet.models.recognise.libraries import LIBRARIES
 from napari_unet.models.recognise.names import cleaned, versions
 from napari_unet.models.recognise.plain import recognise_plain
 from napari_unet.models.recognise.refusing import why_not
+from napari_unet.models.recognise.telling import tellable
 from napari_unet.models.recognise.wiring import MisfitError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def recognise(tensors: Mapping[str, torch.Tensor]) -> list[Found]:
                 differences.append(error)
                 continue
             if found:
-                return found
+                return [tellable(one) for one in found]
     for difference in differences:
         # Such a file is incomplete or damaged; another reading of it would be wrong.
         if isinstance(difference, MisfitError):

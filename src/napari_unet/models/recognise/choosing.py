@@ -23,7 +23,7 @@ MOST_READINGS = 6
 Choice = list[tuple[float, str, dict[str, object]]]
 
 _SKIP_FIRST = re.compile(
-    r"^(inc\d*|outc\d*|downs?\.\d+|ups?\.\d+|Up_?conv_?\d+|(conv|X|x)_?\d_\d)[._]", re.MULTILINE
+    r"^(inc|outc|downs|ups|Up_?conv_?\d+|(?:conv|X|x)_?\d_\d)(?:[._]|$)", re.MULTILINE
 )
 """Names in the layouts whose skips come first, and in what was made of them."""
 _GROUPED = re.compile(r"gn\d*$|group", re.IGNORECASE)
@@ -57,6 +57,11 @@ def first_reading(network: Network, family: Family | None) -> Reading:
         changes["norm"] = "group"
     if not network.has_norms() and network.looks_normed():
         changes["bare_norm"] = True
+    if any(step.kind == "residual" and step.units[-1].norm_first for step in network.steps):
+        changes["residual_end"] = "none"  # norm and activation open the next block
+        changes["strided"] = any(
+            step.shortcut is not None and not step.shortcut.is_pointwise for step in network.steps
+        )  # such shortcuts have to see what they step over
     if _is_paper(network):
         changes["padded"] = False
     return reading.changed(**changes)

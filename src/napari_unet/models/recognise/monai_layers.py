@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_unet.network.graph import ActivationKind, Sides, Sizes
 
 ACTIVATION = "activation of the layers"
-NORM = "norm"
+NORM = "kind of norm"
 STRIDES = "strides"
 ALIKE = "alike"
 """The word for convolutions of which all have a bias or none has."""

@@ -176,7 +176,7 @@ def _assumed(layers: Layers, order: _Order) -> dict[str, str]:
         "pooling": "The largest of 2 pixels along each axis, the library's default.",
     }
     if any(layer.name.endswith("groupnorm") for layer in layers):
-        said["norm"] = (
+        said["kind of norm"] = (
             f"{order.groups} groups of channels, 1 where channels are fewer; the library's "
             f"default is {_GROUPS[0]}."
         )

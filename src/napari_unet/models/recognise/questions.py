@@ -105,12 +105,9 @@ class Question:
         """Return the reading with this answer."""
         if not self.number:
             return reading.changed(**self.answers[value].changes)
-        number = as_number(value) or 0.0
-        if self.number != "groups":
-            return reading.changed(**{self.number: number})
-        if number < 1 or number % 1:
-            raise ModelError(f"groups={value} is not possible. Give a whole number from 1.")
-        return reading.changed(groups=int(number))
+        if self.number == "groups":
+            return reading.changed(groups=whole_number(self.name, value))
+        return reading.changed(**{self.number: as_number(value)})
 
     def asked(self, network: Network, reading: Reading) -> Assumption:
         """Put the question to a person."""
@@ -124,9 +121,35 @@ class Question:
             topic=self.topic,
             value=value,
             choices=choices,
-            is_number=bool(self.number),
+            form="number" if self.number else "choice",
             told_by=reading.family if is_known else "",
         )
+
+
+def whole_number(name: str, value: str) -> int:
+    """Read a count.
+
+    Parameters
+    ----------
+    name : str
+        Of the question, for the sentence.
+    value : str
+        A number as it is written.
+
+    Returns
+    -------
+    int
+        From 1.
+
+    Raises
+    ------
+    ModelError
+        If it is no whole number.
+    """
+    number = as_number(value) or 0.0
+    if number < 1 or number % 1:
+        raise ModelError(f"{name}={value} is not possible. Give a whole number from 1.")
+    return int(number)
 
 
 def _number_of(name: str, reading: Reading) -> float:

@@ -318,6 +318,7 @@ def refuse_partial(network: Network, family: Family | None) -> None:
             modules.setdefault(pattern, {}).setdefault(parent, set()).add(unit.name[len(parent) :])
     shortcuts = {step.shortcut.name for step in network.steps if step.shortcut}
     for likes in modules.values():
+        _refuse_headless(likes)
         _refuse_incomplete(likes, shortcuts, all_alike=family is not None)
 
 
@@ -358,3 +359,16 @@ def _refuse_incomplete(
             f"The weights are not complete: {name}{missing[0]} is missing, which {count} modules "
             f"of its kind have. {_WHOLE}"
         )
+
+
+def _refuse_headless(likes: dict[str, set[str]]) -> None:
+    """Raise if a sequence lacks the convolution that stands first in those built like it."""
+    for name, children in likes.items():
+        numbers = {child: int(child[1:]) for child in children if child[1:].isdecimal()}
+        for other, usual in likes.items():
+            first = min(usual, key=lambda child: int(child[1:]) if child[1:].isdecimal() else 0)
+            if len(numbers) == len(children) and children < usual and first not in children:
+                raise ModelError(
+                    f"The weights are not complete: {name}{first} is missing, though "
+                    f"{other}{first} is there. {_WHOLE}"
+                )

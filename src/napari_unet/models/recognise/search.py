@@ -31,7 +31,6 @@ _LARGEST_DOWN_KERNEL = 4
 _JUMP = (0.6, 1.3, 3.0)  # by how well names divide there
 _JUMP_ON = 0.4  # to what follows units that are used already
 _ODD_NAME = 0.8  # for up1 that is part of a level when up2 was an upsampling
-_MIXED = 1.0  # for another way to double the size than on the level below
 _OTHER_NAME = 0.4  # for convolutions of one level that are not called alike
 _ACROSS = 0.7  # to stay on a level where the names divide
 _UNEVEN = 0.3  # for each convolution that a level has more or fewer than the one before
@@ -290,11 +289,12 @@ class Search:
         for cost, narrow, used, last, step in self._upsamplings(state):
             skip, kinds, odd = state.skips[-1], state.kinds, 0.0
             way_up = _way_up(step)
+            if state.way_up not in ("", way_up):
+                continue  # all levels double the size alike
             if step.units:
                 kinds, odd = self._called(kinds, last, upsampling=True)
             gates: list[tuple[float, int, int, tuple[Step, ...]]] = [(0.0, 0, last, ())]
             gates += self._gated(state.used | used, last, narrow, skip)
-            odd += _MIXED if state.way_up not in ("", way_up) else 0.0
             for gate_cost, gate_used, gate_last, gate in gates:
                 mask = state.used | used | gate_used
                 may_add = skip == narrow and self._may_add(step)
@@ -459,7 +459,7 @@ def _way_up(step: Step) -> str:
     """Say how a step doubles the size."""
     if not step.units:
         return "resized"
-    return f"{'transposed' if step.transposed else 'convolved'} {step.units[0].kernel}"
+    return f"{'transposed' if step.transposed else 'convolved'} {max(step.units[0].kernel)}"
 
 
 def _is_of_skip(one: Unit, other: Unit) -> bool:

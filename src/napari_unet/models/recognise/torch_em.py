@@ -77,9 +77,9 @@ def _assumed(layers: Layers, *, halved: bool) -> dict[str, str]:
     }
     norms = layers.of_kind("norm")
     if "encoder.blocks.0.block.4" in layers and not norms:
-        said["norm"] = "Instance norm, the library's default; it has no weights."
+        said["kind of norm"] = "Instance norm, the library's default; it has no weights."
     elif any(not norm.has_statistics for norm in norms):
-        said["norm"] = "Group norm, the only one of this library with weights alone."
+        said["kind of norm"] = "Group norm, the only one of this library with weights alone."
     return said
 
 

@@ -31,7 +31,7 @@ class Unit:
     """Whether the norm stands before the convolution."""
     prelu: Layer | None = None
     gap: bool = False
-    """Whether something without tensors stands between convolution and norm: the activation."""
+    """Whether the activation stands between convolution and norm, whichever of them is first."""
 
     @property
     def name(self) -> str:
@@ -97,9 +97,37 @@ def make_units(layers: Iterable[Layer]) -> tuple[list[Unit], list[Layer]]:
     """
     rest: list[Layer] = []
     units: list[Unit] = []
-    for _, group in groupby(layers, key=_block):
-        _add_group(list(group), units, rest)
+    groups = [list(group) for _, group in groupby(layers, key=_block)]
+    norm_first = {_kind_of_block(group) for group in groups if _must_be_norm_first(group)}
+    for group in groups:
+        _add_group(group, units, rest, norm_first=_kind_of_block(group) in norm_first)
     return units, rest
+
+
+def _kind_of_block(group: Sequence[Layer]) -> tuple[str, int]:
+    """Name the modules that are built alike, whatever their numbers."""
+    return re.sub(r"\d+", "#", group[0].parent), len(group)
+
+
+def _must_be_norm_first(group: Sequence[Layer]) -> bool:
+    """Say whether the norms of a module fit before its convolutions, and not behind them."""
+    convs = [layer for layer in group if layer.kind == "convolution"]
+    norms = [layer for layer in group if layer.kind == "norm"]
+    if not convs or len(convs) != len(norms):
+        return False
+    pairs = list(zip(norms, convs, strict=True))
+    before = all(norm.channels == conv.sizes[1] for norm, conv in pairs)
+    return before and any(
+        norm.channels != conv.sizes[0] and _is_plain(conv, defined_first=group[0] in norms)
+        for norm, conv in pairs
+    )
+
+
+def _is_plain(conv: Layer, *, defined_first: bool) -> bool:
+    """Say whether a convolution behind a norm cannot be a transposed one before it."""
+    if any(size % 2 == 0 for size in conv.kernel):
+        return False
+    return len(conv.bias) == conv.sizes[0] if conv.bias is not None else defined_first
 
 
 def _block(layer: Layer) -> str:
@@ -107,18 +135,21 @@ def _block(layer: Layer) -> str:
     return layer.parent
 
 
-def _add_group(group: Sequence[Layer], units: list[Unit], rest: list[Layer]) -> None:
-    """Add the units of the layers of one module."""
+def _add_group(
+    group: Sequence[Layer], units: list[Unit], rest: list[Layer], *, norm_first: bool
+) -> None:
+    """Add the units of the layers of one module; its likes may tell that norms come first."""
     convs = [layer for layer in group if layer.kind == "convolution"]
     norms = [layer for layer in group if layer.kind == "norm"]
     start = len(units)
     units.extend(Unit(start + i, conv) for i, conv in enumerate(convs))
-    first = bool(convs) and group[0].kind == "norm" and group[-1].kind == "convolution"
-    if first and len(norms) == len(convs) and not _pairs_after(convs, norms):
-        first = all(norm.channels == conv.sizes[1] for norm, conv in zip(norms, convs, strict=True))
-        if first:
+    defined_first = bool(convs) and group[0].kind == "norm" and group[-1].kind == "convolution"
+    defined_first = defined_first and not _pairs_after(convs, norms)
+    if len(norms) == len(convs) and (norm_first or defined_first):
+        if all(norm.channels == conv.sizes[1] for norm, conv in zip(norms, convs, strict=True)):
             for i, norm in enumerate(norms):
-                units[start + i] = replace(units[start + i], norm=norm, norm_first=True)
+                gap = not _is_next(norm, convs[i])
+                units[start + i] = replace(units[start + i], norm=norm, norm_first=True, gap=gap)
             norms = []
     owners = _owners_by_name(convs, norms)
     for norm, place in owners.items():
@@ -215,6 +246,13 @@ def _has_gap(conv: Layer, norm: Layer) -> bool:
     if conv.index is None or norm.index is None or conv.parent != norm.parent:
         return False
     return norm.index - conv.index == 2
+
+
+def _is_next(one: Layer, other: Layer) -> bool:
+    """Say whether numbers tell that nothing stands between two layers."""
+    if one.index is None or other.index is None or one.parent != other.parent:
+        return False
+    return other.index - one.index == 1
 
 
 def common_starts(names: Sequence[str]) -> list[int]:
