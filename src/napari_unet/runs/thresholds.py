@@ -2,9 +2,10 @@
 
 A network that has learned from few labels gives probabilities that are too high or too low on
 other images, and an object may be lost for the threshold alone. The checks of a training
-(:mod:`napari_unet.runs.rounds`) have looked at labels that did not teach them; the threshold that
-would have been best there is half of the way to the new one: the other half is left to the old one,
-as the network that comes out has learned more than they had.
+(:mod:`napari_unet.runs.rounds`) have looked at labels that did not teach them. The threshold goes
+half of the way to the one that would have been best there: the network that comes out has learned
+more than they had. Only where half of the way gives less than half of the gain does it go all of
+it.
 
 To judge a check, its threshold is fitted on the other check's part. So it is never judged on what
 it was chosen by.
@@ -28,7 +29,7 @@ LEAST_GAIN = 0.02  # of AP: for less, the threshold stays
 
 
 def fit_threshold(card: Card, parts: Sequence[Part], segment: SegmentSettings) -> SegmentSettings:
-    """Move the threshold half of the way to the best one.
+    """Move the threshold towards the best one.
 
     Parameters
     ----------
@@ -47,9 +48,12 @@ def fit_threshold(card: Card, parts: Sequence[Part], segment: SegmentSettings) -
     usual = segment.instances.threshold
     ap = {tried: _ap(card, parts, segment, tried) for tried in {usual, *TRIED}}
     best = min(ap, key=lambda tried: (-ap[tried], abs(tried - usual)))
-    moved = round((usual + best) / 2, 2)
-    is_better = _ap(card, parts, segment, moved) >= ap[usual] + LEAST_GAIN
-    return _with(segment, moved) if is_better else segment
+    gain = ap[best] - ap[usual]
+    if gain < LEAST_GAIN:
+        return segment
+    halfway = round((usual + best) / 2, 2)
+    is_enough = _ap(card, parts, segment, halfway) - ap[usual] >= max(LEAST_GAIN, gain / 2)
+    return _with(segment, halfway if is_enough else best)
 
 
 def score_checks(
