@@ -1,10 +1,14 @@
-"""The foot of the dock: what is going on, how far it is, and the button that ends it."""
+"""The foot of the dock: what is going on, how far it is, and the button that ends it.
+
+Nothing here moves by itself. Whatever moves, a bar that runs to and fro or the wheel of napari's
+own activity bar, lets Qt put the whole window together anew for each of its pictures; without a
+graphics card that takes most of a processor, which the network then lacks.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
@@ -13,14 +17,10 @@ if TYPE_CHECKING:
 
 STEPS = 1000
 """Resolution of the progress bar: parts of the whole."""
-ACTIVITY_STEPS = 20
-"""The same of napari's activity bar."""
-ACTIVITY_AFTER_MS = 150
-"""napari's bar takes as long to make as the rest of a click; what is over by then needs none."""
 
 
 class StatusFoot(QWidget):
-    """Status line, progress bar with the time left, Cancel; and napari's own activity bar.
+    """Status line, progress bar with the time left, Cancel.
 
     Parameters
     ----------
@@ -30,7 +30,6 @@ class StatusFoot(QWidget):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._activity: Any = None
         self.status = QLabel("Starting…", objectName="status", wordWrap=True)
         self.status.setAccessibleName("status")
         self.progress = QProgressBar(objectName="progress", maximum=STEPS)
@@ -51,38 +50,22 @@ class StatusFoot(QWidget):
         session.job_started.connect(self._on_started)
 
     def _on_started(self, title: str, job: Job) -> None:
-        QTimer.singleShot(ACTIVITY_AFTER_MS, lambda: self._show_activity(title, job))
-        self.progress.setRange(0, 0)
-        self.progress.setFormat("%p %")
+        self.progress.setValue(0)
+        self.progress.setFormat("")
         self._show_running(True)
         job.progressed.connect(self._on_progress)
         job.finished.connect(self._on_finished)
-
-    def _show_activity(self, title: str, job: Job) -> None:
-        """Show the job in napari's activity bar, too, unless it was a short one."""
-        from napari.utils import progress
-
-        if job is self._session.job and self._activity is None:
-            self._activity = progress(total=STEPS, desc=title)
 
     def _on_progress(self, event: Any) -> None:
         if event.kind == "note":
             self.status.setText(event.text)
         if event.fraction is None:
             return
-        done = round(event.fraction * STEPS)
-        self.progress.setRange(0, STEPS)
-        self.progress.setValue(done)
+        self.progress.setValue(round(event.fraction * STEPS))
         left = "" if event.seconds_left is None else f", {_duration(event.seconds_left)} left"
         self.progress.setFormat(f"%p %{left}")
-        # napari's bar lets the whole window work through its events at each step: few steps.
-        if self._activity is not None and done - self._activity.n >= STEPS // ACTIVITY_STEPS:
-            self._activity.update(done - self._activity.n)
 
     def _on_finished(self) -> None:
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
         self._show_running(False)
 
     def _on_cancel(self) -> None:
