@@ -74,7 +74,7 @@ def test_next_uncertain_shows_the_spot_and_moves_on_though_it_was_not_marked(han
     np.testing.assert_allclose(np.asarray(hand.camera.center)[-2:], (50, 75))
     ring = spot_of(hand)
     assert ring is not None
-    middle = ring.geometry().center()
+    middle = ring.middle.toPoint()
     assert (middle - hand.spot(layer, 100, 150)).manhattanLength() <= 3
     hand.click("next_uncertain")
     looked_at = hand.dock.engine.last.arrays["vouched"]
@@ -99,21 +99,21 @@ def test_after_the_last_spot_the_tour_begins_again(hand) -> None:
     assert annotation.visited == [], "new labels are new doubt"
 
 
-def test_the_mark_follows_the_camera_and_leaves_with_a_stroke(hand) -> None:
+def test_the_mark_follows_the_camera_and_its_ring_leaves_with_a_stroke(hand) -> None:
     layer = hand.dock.session.labels
     hand.click("next_uncertain")
     answer_uncertain(hand, 20, 30)
     hand.camera.zoom *= 1.3
     hand.camera.center = (12, 14)
     hand.rest(30)
-    middle = spot_of(hand).geometry().center()
+    middle = spot_of(hand).middle.toPoint()
     assert (middle - hand.spot(layer, 20, 30)).manhattanLength() <= 3
     names = [la.name for la in hand.viewer.layers]
     assert names == ["cells", "cells labels"], "the mark is no layer"
     layer.mode, layer.brush_size = "paint", 5
     hand.line(layer, (20, 30), (24, 34))
     assert (layer.data == layer.selected_label).sum() > 100
-    assert spot_of(hand) is None
+    assert not spot_of(hand).is_ringed, "it would be in the way"
 
 
 def test_the_mark_stays_until_the_region_around_it_is_drawn(hand) -> None:
@@ -139,7 +139,34 @@ def test_a_zoom_at_which_one_can_paint_is_kept(hand) -> None:
         answer_uncertain(hand, 900, 900)
         assert (hand.camera.zoom == pytest.approx(zoom_before)) == is_kept
         shown_px = min(hand.canvas.size) / (hand.camera.zoom * 0.5)
-        assert 64 <= shown_px <= 400
+        assert 96 < shown_px <= 3 * 96
+
+
+def test_one_key_marks_the_box_around_the_spot_as_checked(hand) -> None:
+    layer = hand.dock.session.labels
+    layer.data = np.zeros((400, 500), np.int32)
+    layer.data[190:210, 90:110] = 1
+    annotation = hand.dock.session.annotation(layer)
+    annotation.edits.restart()
+    press(hand, Qt.Key.Key_K)
+    assert "Go to a doubtful spot first" in hand.status
+    press(hand, Qt.Key.Key_N)
+    hand.dock.engine.last.answer(position=[200, 150], why="a nucleus may be two")
+    hand.rest(30)
+    assert "a nucleus may be two" in hand.status
+    mark = spot_of(hand)
+    top_left, bottom_right = hand.spot(layer, 132, 82), hand.spot(layer, 268, 218)
+    seen = mark.box.toRect()
+    assert (seen.topLeft() - top_left).manhattanLength() <= 8
+    assert (seen.bottomRight() - bottom_right).manhattanLength() <= 8
+    layer.mode, layer.brush_size = "paint", 5
+    hand.line(layer, (200, 150), (204, 154))
+    press(hand, Qt.Key.Key_K)
+    (area,) = annotation.regions.areas()
+    assert area.box == (slice(133, 268), slice(83, 218)), "six of the object's diameters"
+    assert spot_of(hand) is None
+    press(hand, Qt.Key.Key_N)
+    assert hand.dock.engine.last.arrays["vouched"][140, 90], "what is checked is passed by"
 
 
 def test_the_mark_is_gone_when_the_dock_is(hand) -> None:

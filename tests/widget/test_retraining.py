@@ -14,7 +14,7 @@ from napari_unet.models.card import Card, Learned
 from napari_unet.models.versions import set_aside_folder, weights_checksum
 from napari_unet.settings import Architecture
 from napari_unet.widget.comparison import DIFFERENCE, NEW, OFF, OLD
-from napari_unet.widget.exchange import lock_of
+from napari_unet.widget.exchange import lock_at
 from napari_unet.worker import unfinished
 from tests.widget.fake_engine import CARD, find, loaded, run_segment, squares
 
@@ -348,7 +348,7 @@ def test_a_training_left_behind_can_be_discarded(broken_off, dock) -> None:
 
 
 def test_a_training_another_window_is_at_is_not_offered(broken_off, dock) -> None:
-    lock = lock_of(broken_off)
+    lock = lock_at(unfinished.lock_path(broken_off))
     assert lock.tryLock(0)
     dock.retrain_panel.broken_off.refresh()
     assert dock.retrain_panel.broken_off.offered is None

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from magicgui.widgets import Container, PushButton
 
-from napari_unet.widget.exchange import lock_of
+from napari_unet.widget.exchange import lock_at
 from napari_unet.widget.fields import column, named, row, text_line
 from napari_unet.worker.unfinished import (
-    LOCK_FILE,
     REQUEST_FILE,
     Unfinished,
     discard,
     find_unfinished,
+    lock_path,
     new_training,
 )
 
@@ -103,7 +103,7 @@ class BrokenOff:
 
     def _take(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_of(folder)
+        self._lock = lock_at(lock_path(folder))
         self._lock.tryLock(0)
         self._running = folder
         return folder
@@ -117,9 +117,7 @@ class BrokenOff:
 
 def _is_free(folder: Path) -> bool:
     """Say whether no window is at a training."""
-    if not (folder / LOCK_FILE).exists():
-        return True
-    lock = lock_of(folder)
+    lock = lock_at(lock_path(folder))
     is_free = bool(lock.tryLock(0))
     if is_free:
         lock.unlock()

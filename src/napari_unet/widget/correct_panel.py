@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
     from napari.layers import Labels
 
+    from napari_unet.settings import InstanceSettings
+
 NEXT_KEY = "Shift-N"
+CHECK_KEY = "Shift-K"
 OBJECT_KEYS = (
     f"With the mouse over an object: {DELETE_KEY} deletes it, {CUT_KEY} cuts it there, "
     f"{MERGE_KEY} on each of two merges them."
@@ -49,9 +52,11 @@ class CorrectPanel:
     ----------
     session : Session
         The state the panels share.
+    settings : callable
+        Tells how objects are found at present.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, settings: Callable[[], InstanceSettings]) -> None:
         self._session = session
         self.labels = choice(
             "labels", "Labels", "The labels layer to correct, learn from and export.", self._layers
@@ -64,7 +69,13 @@ class CorrectPanel:
         self.next_uncertain = named(
             PushButton(text="Next uncertain"),
             "next_uncertain",
-            f"Go to the spot where the network is least sure; again for the next one ({NEXT_KEY}).",
+            "Go to the spot that would teach most, as the network is least sure there; again for "
+            f"the next one ({NEXT_KEY}).",
+        )
+        self.check_spot = named(
+            PushButton(text="Check spot"),
+            "check_spot",
+            f"Mark the box around the doubtful spot as checked ({CHECK_KEY}).",
         )
         self.region = named(
             PushButton(text="Mark region"),
@@ -94,11 +105,11 @@ class CorrectPanel:
             self.problem,
             row(self.new_object, self.next_uncertain),
             self.object_keys,
-            row(self.region, self.whole_plane),
+            row(self.region, self.whole_plane, self.check_spot),
             self.strokes_count,
             self.summary,
         )
-        self._tour = DoubtTour(session, self.container.native)
+        self._tour = DoubtTour(session, self.container.native, settings, CHECK_KEY)
         self._tools = ObjectTools(session)
         self._connect()
 
@@ -113,6 +124,7 @@ class CorrectPanel:
         self.region.changed.connect(self.mark_region)
         self.whole_plane.changed.connect(self.check_plane)
         self.next_uncertain.changed.connect(self.go_to_uncertain)
+        self.check_spot.changed.connect(self.check_doubtful)
         self.strokes_count.changed.connect(self._on_strokes_count)
         session.labels_changed.connect(self._show)
         session.busy_changed.connect(self._show)
@@ -160,6 +172,11 @@ class CorrectPanel:
         elif not self._session.is_busy:
             self._tour.go_on(annotation)
 
+    def check_doubtful(self) -> None:
+        """Mark the box around the doubtful spot that is shown as checked."""
+        if not self._tour.check():
+            self._session.tell(f"Go to a doubtful spot first ({NEXT_KEY}).")
+
     def annotation(self) -> Annotation | None:
         """Return the corrections of the labels at hand."""
         layer = self._session.labels
@@ -171,6 +188,7 @@ class CorrectPanel:
         """List what the keys of the viewer do while the dock is open."""
         return {
             NEXT_KEY: self.go_to_uncertain,
+            CHECK_KEY: self.check_doubtful,
             DELETE_KEY: self._tools.delete,
             MERGE_KEY: self._tools.merge,
             CUT_KEY: self._tools.cut,
@@ -235,7 +253,7 @@ class CorrectPanel:
         annotation = None if wrong else self.annotation()
         for control in (self.new_object, self.region, self.whole_plane, self.strokes_count):
             control.enabled = annotation is not None
-        self.next_uncertain.enabled = (
+        self.next_uncertain.enabled = self.check_spot.enabled = (
             annotation is not None and annotation.token is not None and not busy
         )
         self.summary.value = "" if annotation is None else f"{annotation.describe()}."

@@ -65,7 +65,7 @@ class UnetDock(QWidget):
         )
         self.segment_panel = SegmentPanel(self.session)
         self.model_panel = ModelPanel(self.session, self.segment_panel)
-        self.correct_panel = CorrectPanel(self.session)
+        self.correct_panel = CorrectPanel(self.session, self.segment_panel.instance_settings)
         self.retrain_panel = RetrainPanel(self.session, self.segment_panel, self.model_panel.load)
         self.export_panel = ExportPanel(self.session)
         self.foot = StatusFoot(self.session)

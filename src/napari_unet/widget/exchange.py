@@ -34,7 +34,7 @@ class Exchange:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        self._lock = lock_of(self.path)
+        self._lock = lock_at(self.path / _LOCK)
         self._lock.tryLock(0)
 
     def make_room(self, request: int) -> Path:
@@ -70,7 +70,7 @@ def remove_stale() -> None:
     """Remove the folders of sessions that ended without doing so."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if (folder / _LOCK).exists():
-            lock = lock_of(folder)
+            lock = lock_at(folder / _LOCK)
             if lock.tryLock(0):
                 lock.unlock()
                 shutil.rmtree(folder, ignore_errors=True)
@@ -193,20 +193,20 @@ def _chunk_rows(array: Any) -> int:
     return int(max(first) if isinstance(first, tuple) else first)
 
 
-def lock_of(folder: Path) -> QLockFile:
-    """Return the lock of a folder.
+def lock_at(path: Path) -> QLockFile:
+    """Return a lock that ends with its process only, not with time.
 
     Parameters
     ----------
-    folder : Path
-        It must be there.
+    path : Path
+        The file of the lock; its folder must be there.
 
     Returns
     -------
     QLockFile
-        Once taken, it ends with its process only, not with time.
+        Not taken yet.
     """
-    lock = QLockFile(str(folder / _LOCK))
+    lock = QLockFile(str(path))
     lock.setStaleLockTime(0)
     return lock
 

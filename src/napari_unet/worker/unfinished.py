@@ -2,13 +2,14 @@
 
 ::
 
+    unfinished/<when>.lock
     unfinished/<when>/  request.json       what was asked for; written last, so that without it
                         model.safetensors  the folder is only half there
                         *.npy              planes, labels and where they are vouched for
                         state.checkpoint   how far it is, every few seconds
 
-The window makes the name and holds a lock in the folder as long as the training runs; the process
-fills it and removes it at the end. What is left without a lock was broken off, with the process,
+The window makes the name and holds the lock as long as the training runs; the process fills the
+folder and removes it at the end. What is left without a lock was broken off, with the process,
 with napari or with the computer, and the next dock offers to go on with it. Needs no torch.
 """
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 REQUEST_FILE = "request.json"
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.checkpoint"
-LOCK_FILE = "lock"
 
 Values = dict[str, Any]
 
@@ -114,6 +114,11 @@ def new_training() -> Path:
     """Return a folder for another training; it is not made yet."""
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H.%M.%S")
     return unfinished_folder() / f"{now} {uuid.uuid4().hex[:6]}"
+
+
+def lock_path(folder: Path) -> Path:
+    """Return where the lock of a training lies: beside its folder."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def write_lesson(folder: Path, lesson: Lesson, arrays: Mapping[str, Array]) -> None:
