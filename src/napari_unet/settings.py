@@ -276,8 +276,9 @@ class SegmentSettings(Settings):
         gt=0,
         le=10_000,
         description=(
-            "Typical diameter of the objects in this image, in pixels: the image is scaled before "
-            "the network so that they have the size it knows. None: not scaled."
+            "Typical diameter of the objects in this image (of long ones, their width), in pixels: "
+            "the image is scaled before the network so that they have the size it knows. None: not "
+            "scaled."
         ),
     )
     tile_px: int | None = Field(

@@ -37,7 +37,7 @@ from napari_unet.runs.held_out import hold_out, objects_in
 from napari_unet.runs.progress import Job, Note, StepDone, as_question, drive
 from napari_unet.runs.report import versions
 from napari_unet.runs.rounds import Rounds
-from napari_unet.runs.samples import check_samples, prepare_plane
+from napari_unet.runs.samples import check_samples, prepare_plane, remarks_on
 from napari_unet.runs.schedule import Budget
 from napari_unet.runs.team import Team
 from napari_unet.runs.thresholds import fit_threshold, score_checks
@@ -175,6 +175,9 @@ def finetune_steps(
     is_to_stop = as_question("stop", stop)
     # A threshold that the person has chosen is not touched.
     fits = model.card.labels == "instance" and segment.instances == model.card.instances
+
+    for remark in remarks_on(samples, model.card):
+        yield Note(remark)
 
     with Background() as background, Team(settings) as team:
         # 0. What an earlier run has left

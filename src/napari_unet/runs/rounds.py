@@ -37,7 +37,7 @@ from napari_unet.runs.learner import Learner
 from napari_unet.runs.samples import grown_box
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -67,8 +67,6 @@ class Rounds:
         What the checks keep aside.
     crop_px : int
         Side of the crops of the last round, in pixels.
-    opened : callable, optional
-        Called at the beginning of each round with its learner and crops.
 
     Attributes
     ----------
@@ -98,9 +96,8 @@ class Rounds:
         planes: Sequence[Plane],
         split: Split,
         crop_px: int,
-        opened: Callable[[Learner, Crops], None] | None = None,
     ) -> None:
-        self._model, self._settings, self._opened = model, settings, opened
+        self._model, self._settings = model, settings
         self._planes, self._split, self._crop_px = planes, split, crop_px
         self._weights: list[dict[str, torch.Tensor]] = []
         self._steps_before = 0
@@ -243,8 +240,6 @@ class Rounds:
             self._settings.correction_weight,
         )
         self.learner.begin(self.crops)
-        if self._opened is not None:
-            self._opened(self.learner, self.crops)
 
     def _with(self, weights: dict[str, torch.Tensor]) -> Network:
         """Return a network like the given one, with other weights."""

@@ -266,11 +266,13 @@ def _check_are_objects(samples: Sequence[Sample]) -> None:
 
 
 def _part_sizes(sample: Sample) -> NDArray[np.intp]:
-    """Pixels of each connected part of each object within the checked area."""
+    """Pixels of each connected part of each object that reaches into the checked area."""
     from skimage.measure import label
 
-    inside = np.where(_vouched(sample), sample.labels, 0)
-    return np.bincount(label(inside, background=0, connectivity=1).ravel())[1:]
+    parts = label(np.asarray(sample.labels), background=0, connectivity=1)
+    inside = np.unique(parts[_vouched(sample)])
+    sizes: NDArray[np.intp] = np.bincount(parts.ravel())[inside[inside > 0]]
+    return sizes
 
 
 def _check_are_samples(samples: object) -> None:
