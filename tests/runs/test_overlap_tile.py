@@ -18,7 +18,7 @@ from napari_unet.runs.overlap_tile import OverlapTile
 from napari_unet.runs.predict import predict
 from napari_unet.runs.progress import Note, TileDone, drive
 from napari_unet.runs.tile_choice import default_tile, feature_bytes
-from napari_unet.runs.tile_computer import TileComputer
+from napari_unet.runs.tile_computer import Plane, TileComputer
 from napari_unet.settings import Architecture, SegmentSettings
 
 SMALL_TILES = SegmentSettings(tile_px=64, device="cpu")
@@ -38,7 +38,7 @@ def make_image(*shape):
 class Run:
     """One plane run tile by tile, and what was read, asked and written on the way."""
 
-    def __init__(self, model, image, settings=SMALL_TILES, policy=None, **options):
+    def __init__(self, model, image, settings=SMALL_TILES, policy=None, *, order=None, skip=()):
         self.said, self.reads = [], []
         channels, self._array = image[np.newaxis], image[np.newaxis]
         self.shape = channels.shape
@@ -48,8 +48,8 @@ class Run:
             choose = None if policy is None else lambda *_, **__: policy
             self.tiling = OverlapTile(model, image.shape, settings, background, policy=choose)
             statistics = measure(channels, model.card.normalization)
-            job = self.tiling.run(self, statistics, self.write, **options)
-            drive(job, self.said.append)
+            plane = Plane(self, statistics, self.write, skip)
+            drive(self.tiling.run([plane], order), self.said.append)
 
     def __getitem__(self, index):
         part = self._array[index]

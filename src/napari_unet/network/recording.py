@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
+
+from napari_unet.network.transfers import new_stream
 
 Compute = Callable[[torch.Tensor, Sequence[slice]], torch.Tensor]
 """Takes tiles (N, C, *spatial) and what is kept of them, gives (N, classes, *kept)."""
@@ -64,19 +65,24 @@ class Recorded:
         Tensor, shape (N, classes, *kept)
             The answer.
         """
+
+        def compute(tiles: torch.Tensor) -> torch.Tensor:
+            """Compute the same of other tiles."""
+            return self._compute(tiles, kept)
+
         if self._record is None:
-            return self._compute(seen, kept)
+            return compute(seen)
         shape = (*seen.shape, seen.dtype, *((part.start, part.stop) for part in kept))
         self._times[shape] += 1
         is_worth_it = self._times[shape] > REPEATS and self.count < MOST_RECORDINGS
         if shape not in self._recordings and is_worth_it:
             try:
-                self._recordings[shape] = self._record(partial(self._compute, kept=kept), seen)
+                self._recordings[shape] = self._record(compute, seen)
             except FAILURES as error:
                 self._record, self.problem = None, str(error).strip().split("\n", 1)[0]
                 self._recordings.clear()
-                return self._compute(seen, kept)
-        return self._recordings.get(shape, partial(self._compute, kept=kept))(seen)
+                return compute(seen)
+        return self._recordings.get(shape, compute)(seen)
 
 
 def record_cuda_graph(compute: Replay, example: torch.Tensor) -> Replay:
@@ -95,7 +101,7 @@ def record_cuda_graph(compute: Replay, example: torch.Tensor) -> Replay:
         Replays it; each answer lies in memory of its own.
     """
     seen = example.clone()
-    here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+    here, beside = torch.cuda.current_stream(), new_stream()
     beside.wait_stream(here)
     with torch.cuda.stream(beside):
         compute(seen)  # what is made at the first use must not be recorded

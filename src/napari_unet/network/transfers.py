@@ -58,7 +58,7 @@ class Transfers:
     def __init__(self, device: torch.device) -> None:
         self._device, self._is_cuda = device, device.type == "cuda"
         if self._is_cuda:
-            self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
+            self._up, self._down = new_stream(), new_stream()
 
     def upload(self, tiles: Sequence[NDArray[Any]]) -> torch.Tensor:
         """Copy tiles of one shape and dtype to the device, one after the other in one tensor.
@@ -75,7 +75,7 @@ class Transfers:
         """
         if not self._is_cuda:
             together = tiles[0][np.newaxis] if len(tiles) == 1 else np.stack(tiles)
-            return torch.from_numpy(np.require(together, requirements="CW")).to(self._device)
+            return torch.from_numpy(np.require(together, requirements=["C", "W"])).to(self._device)
         dtype = torch.from_numpy(np.empty(0, tiles[0].dtype)).dtype
         host = torch.empty((len(tiles), *tiles[0].shape), dtype=dtype, pin_memory=True)
         for place, tile in zip(host.numpy(), tiles, strict=True):
@@ -171,6 +171,11 @@ class Assembly:
         others = tuple(slice(0, size) for size in self._shape[1:])
         rows = range(0, self._shape[0], step)
         return [(slice(row, min(row + step, self._shape[0])), *others) for row in rows]
+
+
+def new_stream() -> torch.cuda.Stream:
+    """Open another queue of the GPU that is in use."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch tells no types
 
 
 def _count(box: Sequence[slice]) -> int:

@@ -87,9 +87,8 @@ def average_over_turns(
         boxes = [turn.box(kept, sizes) for turn in turns]
         around = enclosing(boxes)
         together = torch.cat([turn.there(seen) for turn in turns])
-        for turn, box, answer in zip(
-            turns, boxes, compute(together, around).split(len(seen)), strict=True
-        ):
+        answers = torch.split(compute(together, around), len(seen))
+        for turn, box, answer in zip(turns, boxes, answers, strict=True):
             total = total + turn.back(answer[(..., *within(box, around))])
     return total / len(TURNS)
 

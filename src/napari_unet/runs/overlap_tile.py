@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unet.arrays.tiles import Tile, plan_tiles, split_tile
+from napari_unet.arrays.tiles import Tile, plan_tiles, plan_tiles_around, split_tile
 from napari_unet.errors import DeviceError
 from napari_unet.network.devices import choose_device, choose_dtype, is_out_of_memory
 from napari_unet.network.policy import DevicePolicy, choose_policy
@@ -30,14 +30,13 @@ from napari_unet.runs.tile_choice import (
     smallest_tile,
     tile_bytes,
 )
-from napari_unet.runs.tile_computer import Piece, Plane, Started, TileComputer, Write
+from napari_unet.runs.tile_computer import Piece, Plane, Started, TileComputer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_unet.arrays.normalize import Statistics
     from napari_unet.models.model import Model
     from napari_unet.network.transfers import Assembly
     from napari_unet.runs.background import Background
@@ -71,6 +70,8 @@ class OverlapTile:
         Where the tiles are computed.
     is_streamed : bool
         The result is written to disk: the tiles are chosen so that little memory is taken.
+    around : sequence of slice, optional
+        A part of the plane that is wanted first: the tiles are laid so that few cover it.
     policy : callable, optional
         Chooses how tiles are computed on a device; as it suits the device if not given.
 
@@ -90,10 +91,12 @@ class OverlapTile:
         background: Background,
         *,
         is_streamed: bool = False,
+        around: Sequence[slice] | None = None,
         policy: Callable[..., DevicePolicy] | None = None,
     ) -> None:
         self._model, self._shape = model, shape
         self._settings, self._background = settings, background
+        self._around = around
         self._is_streamed, self._choose_policy = is_streamed, policy or choose_policy
         self._halo = choose_halo(model.net, settings)
         self._difference = Difference(model.net, shape, background)
@@ -134,60 +137,32 @@ class OverlapTile:
                 "around it, so the result is approximate where tiles meet."
             )
 
-    def run(
-        self,
-        channels: Any,
-        statistics: Statistics,
-        write: Write,
-        order: Order | None = None,
-        skip: Collection[int] = (),
-    ) -> Job[None]:
-        """Run the network over one plane.
-
-        Parameters
-        ----------
-        channels : array-like, shape (C, *spatial)
-            The plane in raw grey values, one channel for each input of the network; it is read
-            tile by tile.
-        statistics : Statistics
-            Of the whole plane.
-        write : callable
-            Called with each core and its probabilities; once per pixel, also if memory ran out.
-        order : callable, optional
-            Asked before each tile which of the remaining ones is next; row by row if not given,
-            and then the result may be written in other parts than cores, once all is computed.
-        skip : collection of int
-            Which of ``tiles`` need not be computed, counted from 0.
-
-        Yields
-        ------
-        TileDone
-            Counted over this plane, after each tile; always of ``count``, also if memory ran out
-            later and they are more and smaller.
-        """
-        return self.run_planes([Plane(channels, statistics, write)], order, skip)
-
-    def run_planes(
-        self, planes: Sequence[Plane], order: Order | None = None, skip: Collection[int] = ()
-    ) -> Job[None]:
-        """Run the network over some planes together, see :attr:`planes_at_once`.
+    def run(self, planes: Sequence[Plane], order: Order | None = None) -> Job[None]:
+        """Run the network over a plane, or over some together, see :attr:`planes_at_once`.
 
         Parameters
         ----------
         planes : sequence of Plane
             All of the one size.
-        order, skip : object
-            As for :meth:`run`.
+        order : callable, optional
+            Asked before each tile which of the remaining ones is next, and each is written when it
+            is done. If not given, row by row, and what is written at a time may be other parts.
 
         Yields
         ------
         TileDone
-            Counted over all of these planes.
+            Counted over these planes, after each tile; always of ``count`` for each, also if
+            memory ran out later and they are more and smaller.
         """
-        tiles = [tile for index, tile in enumerate(self._tiles) if index not in skip]
-        remaining = [Piece(plane, tile) for plane in planes for tile in tiles]
+        remaining = [
+            Piece(plane, tile)
+            for plane in planes
+            for index, tile in enumerate(self._tiles)
+            if index not in plane.skip
+        ]
         total = len(planes) * self._count
-        share = _Share(-(-total * len(tiles) // len(self._tiles)), len(remaining))
+        all_pieces = len(planes) * len(self._tiles)
+        share = _Share(-(-total * len(remaining) // all_pieces), len(remaining))
         started: list[Started] = []
         results = self._assemblies(planes) if order is None else {}
         while remaining or started:
@@ -293,7 +268,12 @@ class OverlapTile:
     def _plan(self, tile_px: int) -> None:
         """Lay the tiles on the network's grid."""
         self._tile_px = tile_px
-        self._tiles = plan_tiles(self._shape, tile_px, self._halo, *grid_of(self._model.net))
+        how = tile_px, self._halo, *grid_of(self._model.net)
+        self._tiles = (
+            plan_tiles(self._shape, *how)
+            if self._around is None
+            else plan_tiles_around(self._shape, self._around, *how)
+        )
         self._batches = Batches(self._tiles, self._shape)
 
     def _split(self, tile: Tile) -> list[Tile]:

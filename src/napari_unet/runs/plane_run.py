@@ -7,6 +7,7 @@ plane that is scaled (Object size): that one is in memory while it is its turn.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from napari_unet.network.allocator import return_memory
 from napari_unet.runs.overlap_tile import OverlapTile
 from napari_unet.runs.progress import Job, TileDone
 from napari_unet.runs.restart import Fingerprint, Unfinished, identify
-from napari_unet.runs.zoom import choose_zoom, resize, zoomed_shape
+from napari_unet.runs.tile_computer import Plane
+from napari_unet.runs.zoom import choose_zoom, rescaled, resize, zoomed_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unet.arrays.normalize import Statistics
+    from napari_unet.arrays.tiles import Tile
     from napari_unet.models.model import Model
     from napari_unet.runs.background import Background
     from napari_unet.runs.batches import Order
-    from napari_unet.runs.tile_computer import Write
     from napari_unet.settings import SegmentSettings
 
     Index = tuple[int, ...]
@@ -59,6 +61,8 @@ class PlaneRun:
         What is given for the result; None or a numpy array is in memory.
     extra : int
         What is to be done with each plane beside its tiles, counted as so many tiles.
+    around : tuple of slice, optional
+        A part of each plane that is wanted first.
 
     Raises
     ------
@@ -77,6 +81,7 @@ class PlaneRun:
         background: Background,
         out: Any = None,
         extra: int = 0,
+        around: Core | None = None,
     ) -> None:
         architecture = model.card.architecture
         check_grey_values(image.dtype)
@@ -85,13 +90,22 @@ class PlaneRun:
         self.classes = architecture.classes
         zoom = choose_zoom(model.card, settings)
         self._seen_shape = zoomed_shape(self.planes.spatial_shape, zoom)
-        self._is_streamed = out is not None and type(out) is not np.ndarray
+        self._around = around
+        if around is not None:
+            around = rescaled(around, self.planes.spatial_shape, self._seen_shape)
+        # Where somebody waits for a part, time counts more than memory.
+        self._is_streamed = around is None and out is not None and type(out) is not np.ndarray
         self.tiling = OverlapTile(
-            model, self._seen_shape, settings, background, is_streamed=self._is_streamed
+            model,
+            self._seen_shape,
+            settings,
+            background,
+            is_streamed=self._is_streamed,
+            around=around,
         )
         self._model, self._image, self._settings, self._out = model, image, settings, out
         self._background, self._extra = background, extra
-        self._planes_done = 0
+        self._planes_done = self._extras_done = 0
 
     def unfinished(self, out: Any) -> Job[Unfinished]:
         """Look what an earlier run left in the output, and say so.
@@ -114,21 +128,21 @@ class PlaneRun:
         yield from unfinished.notes(self._cores())
         return unfinished
 
-    def plane(
+    def go_over(
         self,
-        index: Index,
-        out: Any,
+        indices: Sequence[Index],
+        outs: Sequence[Any],
         order: Order | None = None,
         unfinished: Unfinished | None = None,
     ) -> Job[None]:
-        """Run the network over one plane.
+        """Run the network over a plane, or over some together, see :attr:`planes_at_once`.
 
         Parameters
         ----------
-        index : tuple of int
-            The plane.
-        out : array of float32, shape (classes, *spatial)
-            Where its probabilities are written, tile by tile.
+        indices : sequence of tuple of int
+            The planes.
+        outs : sequence of array of float32, shape (classes, *spatial)
+            Where their probabilities are written.
         order : callable, optional
             Picks the next of the tiles that remain.
         unfinished : Unfinished, optional
@@ -144,6 +158,34 @@ class PlaneRun:
         FileError
             If the output cannot be written.
         """
+        planes = []
+        for index, out in zip(indices, outs, strict=True):
+            planes.append((yield from self._prepare(index, out, unfinished)))
+        try:
+            if self._is_scaled:
+                for plane in planes:
+                    yield from self._scaled(plane, order)
+            else:
+                yield from self._tiles(planes, order)
+        except BaseException:
+            with suppress(OSError):  # the error that ended the run is the one to be told
+                if unfinished is not None:
+                    unfinished.save()
+            raise
+        self._planes_done += len(planes)
+
+    @property
+    def planes_at_once(self) -> int:
+        """Over how many planes to run together so that the device is busy."""
+        return 1 if self._is_scaled else self.tiling.planes_at_once
+
+    def extra_done(self) -> TileDone:
+        """Count what was done with a plane beside its tiles."""
+        self._extras_done += self._extra
+        return self._count(0)
+
+    def _prepare(self, index: Index, out: Any, unfinished: Unfinished | None) -> Job[Plane]:
+        """Measure a plane, and look what is done of it."""
         channels = self._reader(index)
         shape = self.planes.spatial_shape
         windows = cut_blocks(shape, plan_blocks(shape, chunks=channels.cell))
@@ -165,21 +207,7 @@ class PlaneRun:
             if self._is_streamed:
                 return_memory()  # of many tiles in several threads, much would be left behind
 
-        try:
-            if not self._is_scaled:
-                yield from self._tiles(channels, statistics, write, order, skip)
-            elif not skip:
-                yield from self._scaled(channels, statistics, write, order)
-        except BaseException:
-            with suppress(OSError):  # the error that ended the run is the one to be told
-                if unfinished is not None:
-                    unfinished.save()
-            raise
-        self._planes_done += 1
-
-    def extra_done(self) -> TileDone:
-        """Count what was done with the last plane beside its tiles."""
-        return self._count(0)
+        return Plane(channels, statistics, write, skip)
 
     def _reader(self, index: Index) -> PlaneReader:
         """Return what reads the channels the network wants of a plane."""
@@ -197,22 +225,38 @@ class PlaneRun:
             return [tuple(slice(0, size) for size in self.planes.spatial_shape)]
         return [tile.core for tile in self.tiling.tiles]
 
-    def _scaled(
-        self, channels: PlaneReader, statistics: Statistics, write: Write, order: Order | None
-    ) -> Job[None]:
+    def _scaled(self, plane: Plane, order: Order | None) -> Job[None]:
         """Run the network over a plane of another size, and write all of it at once."""
+        if plane.skip:
+            return
         (whole,) = self._cores()
-        everything = channels[(slice(None), *whole)]
+        everything = plane.channels[(slice(None), *whole)]
         scaled = yield from self._background.run(resize, everything, self._seen_shape)
         seen = np.empty((self.classes, *self._seen_shape), np.float32)
 
         def keep(core: Core, values: NDArray[Any]) -> None:
-            """Write a core of the scaled plane."""
+            """Write a core of the scaled plane, and what it is about where somebody waits."""
             seen[(slice(None), *core)] = values
+            if order is not None and self._around is not None and self.tiling.count > 1:
+                place = rescaled(core, self._seen_shape, self.planes.spatial_shape)
+                plane.write(place, resize(values, [part.stop - part.start for part in place]))
 
-        yield from self._tiles(scaled, statistics, keep, order)
+        yield from self._tiles([Plane(scaled, plane.statistics, keep)], self._in_image(order))
         values = yield from self._background.run(resize, seen, self.planes.spatial_shape)
-        write(whole, values)
+        plane.write(whole, values)
+
+    def _in_image(self, order: Order | None) -> Order | None:
+        """Ask for the next tile of a scaled plane by where it lies in the image."""
+        if order is None:
+            return None
+
+        def next_of(tiles: list[Tile]) -> Tile:
+            """Pick a tile."""
+            shapes = self._seen_shape, self.planes.spatial_shape
+            placed = [replace(tile, core=rescaled(tile.core, *shapes)) for tile in tiles]
+            return tiles[placed.index(order(placed))]
+
+        return next_of
 
     def _measure(
         self, channels: PlaneReader | Fingerprint, windows: Sequence[Core]
@@ -221,19 +265,12 @@ class PlaneRun:
         steps = measure_steps(channels, self._model.card.normalization, windows)
         return (yield from self._background.go_through(steps))
 
-    def _tiles(
-        self,
-        channels: Any,
-        statistics: Statistics,
-        write: Write,
-        order: Order | None,
-        skip: Collection[int] = (),
-    ) -> Job[None]:
-        """Run the network over what it is to see of a plane; count over all planes."""
-        for event in self.tiling.run(channels, statistics, write, order=order, skip=skip):
+    def _tiles(self, planes: Sequence[Plane], order: Order | None) -> Job[None]:
+        """Run the network over what it is to see of some planes; count over all planes."""
+        for event in self.tiling.run(planes, order):
             yield self._count(event.done) if isinstance(event, TileDone) else event
 
     def _count(self, tiles_done: int) -> TileDone:
         """Say how many pieces of work are done, and of how many."""
-        per_plane = self.tiling.count + self._extra
-        return TileDone(self._planes_done * per_plane + tiles_done, self.planes.count * per_plane)
+        done = self._planes_done * self.tiling.count + self._extras_done + tiles_done
+        return TileDone(done, self.planes.count * (self.tiling.count + self._extra))

@@ -174,6 +174,7 @@ def predict_steps(
     *,
     order: Order | None = None,
     next_plane: NextPlane | None = None,
+    around: tuple[slice, ...] | None = None,
 ) -> Job[Any]:
     """Compute probabilities as a job; see :func:`predict`.
 
@@ -186,6 +187,8 @@ def predict_steps(
         :class:`napari_unet.runs.overlap_tile.OverlapTile`.
     next_plane : callable, optional
         Picks the next of the planes that remain; in the order of the array if not given.
+    around : tuple of slice, optional
+        A part (*spatial) of the planes that is wanted first: tiles are laid so that few cover it.
 
     Yields
     ------
@@ -194,15 +197,17 @@ def predict_steps(
         approximate or memory ran out.
     """
     with Background() as background:
-        run = PlaneRun(model, image, axes, settings, background, out)
+        run = PlaneRun(model, image, axes, settings, background, out, around=around)
         out = _output(out, (run.classes, *run.planes.out_shape), np.float32)
         yield from run.tiling.notes()
         unfinished = yield from run.unfinished(out)
         remaining = list(run.planes.indices())
         while remaining:
-            index = next_plane(remaining) if next_plane else remaining[0]
-            remaining.remove(index)
-            yield from run.plane(index, plane_of(out, run.planes, index), order, unfinished)
+            at_once = 1 if order else run.planes_at_once
+            indices = [next_plane(remaining)] if next_plane else remaining[:at_once]
+            remaining = [index for index in remaining if index not in indices]
+            outs = [plane_of(out, run.planes, index) for index in indices]
+            yield from run.go_over(indices, outs, order, unfinished)
         unfinished.finish()
     return out
 
@@ -253,15 +258,22 @@ def segment_steps(
         yield from run.tiling.notes()
         unfinished = yield from run.unfinished(probability)
         told: set[Note] = set()
-        for index in planes.indices():
-            is_stack = len(shape) == 1 + len(planes.out_shape)
-            plane = plane_of(probability, planes, index) if is_stack else probability
-            yield from run.plane(index, plane, order, unfinished)
-            target = plane_of(labels, planes, index)
-            steps = find_labels_steps(model.card, plane, settings.instances, target)
-            with writing(labels):
-                yield from _each_note_once(background.go_through(steps), told)
-            yield run.extra_done()
+        is_stack = len(shape) == 1 + len(planes.out_shape)
+        remaining = list(planes.indices())
+        while remaining:
+            at_once = run.planes_at_once if is_stack and order is None else 1
+            indices, remaining = remaining[:at_once], remaining[at_once:]
+            outs = [
+                plane_of(probability, planes, index) if is_stack else probability
+                for index in indices
+            ]
+            yield from run.go_over(indices, outs, order, unfinished)
+            for index, plane in zip(indices, outs, strict=True):
+                target = plane_of(labels, planes, index)
+                steps = find_labels_steps(model.card, plane, settings.instances, target)
+                with writing(labels):
+                    yield from _each_note_once(background.go_through(steps), told)
+                yield run.extra_done()
         unfinished.finish()
         if companion is not None:
             companion.remove()

@@ -29,7 +29,7 @@ from napari_unet.network.transfers import Arriving, Assembly, Transfers
 from napari_unet.network.turns import average_over_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,6 +52,8 @@ class Plane:
     """Of the whole plane."""
     write: Write
     """Called with each part and its probabilities; once per pixel, also if memory ran out."""
+    skip: Collection[int] = ()
+    """Which of its tiles need not be computed, counted from 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +137,7 @@ class TileComputer:
             For :meth:`finish`.
         """
         probability = self._answer(self._upload(pieces), kept, at_once)
-        is_half = self.dtype == torch.float16
-        unsound = probability.isnan().any() if is_half else probability.new_zeros([], dtype=torch.bool)
+        suspect = probability if self.dtype == torch.float16 else probability.new_zeros(1)
         values = []
         for piece, answer in zip(pieces, probability, strict=True):
             core = answer[(slice(None), *within(piece.tile.local, kept))]
@@ -145,7 +146,7 @@ class TileComputer:
             else:
                 into[piece.plane].put(piece.tile.core, core)
         again = partial(self.start, pieces, kept, at_once, into)
-        return Started(pieces, values, self.transfers.download(unsound), again)
+        return Started(pieces, values, self.transfers.download(suspect.isnan().any()), again)
 
     def finish(self, started: Started) -> list[NDArray[Any]]:
         """Wait for the probabilities of some tiles; with all digits if half precision overflows.
