@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
+from napari_unet.models.opening import load_model
 from napari_unet.models.own_file import read_card
 from napari_unet.runs import finetune, learner
 
@@ -152,3 +157,58 @@ def test_to_end_the_program_is_to_interrupt_it(run, command, tmp_path, monkeypat
     assert "--resume goes on from there" in run(*command, "--steps", "50").err
     assert (tmp_path / "mine.checkpoint").exists()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+# The state is written after each step, so that one sees when steps are taken.
+COMMAND_LINE = """
+import sys
+from napari_unet.cli import main
+from napari_unet.runs import checkpoint
+checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0, 1e9
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends Ctrl+C to a group of processes")
+def test_two_processes_are_interrupted_resumed_and_learn_what_one_does(
+    run, command, tmp_path
+) -> None:
+    method = ("--optimizer", "sgd", "--steps", 150, "--batch", 3, "--device", "cpu")
+    out = command.index("--out")
+    words = [str(word) for word in (*command[:out], *method, "--keep-anyway", "--devices", 2)]
+    assert run(*words[:-2], "--out", tmp_path / "one").status == 0
+
+    two = [*words, "--out", str(tmp_path / "two")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND_LINE, *two], stderr=subprocess.PIPE, start_new_session=True
+    )
+    kept = tmp_path / "two.checkpoint"
+    written = set()
+    while process.poll() is None and len(written) < 3:
+        written |= {kept.stat().st_mtime_ns} if kept.exists() else set()
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 1
+    assert b"The same command with --resume goes on from there" in told.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.checkpoint"]
+
+    resumed = run(*two, "--resume", "--json")
+    assert resumed.status == 0
+    assert "going on after step" in resumed.err
+    one, both = (
+        torch.cat([weight.flatten() for weight in load_model(path).net.state_dict().values()])
+        for path in (tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+    )
+    start = load_model(command[command.index("--model") + 1]).net.state_dict().values()
+    moved = (one - torch.cat([weight.flatten() for weight in start])).abs().max()
+    assert moved > 1e-3
+    assert (one - both).abs().max() < 0.01 * moved
+
+
+def test_devices_that_are_not_there_are_told(run, command) -> None:
+    done = run(*command, "--devices", 2)
+    assert (done.status, "cannot share a batch of 1 crops" in done.err) == (1, True)
+    help_text = run("finetune", "--help").out
+    assert "float16 with scaled gradients" in " ".join(help_text.split())

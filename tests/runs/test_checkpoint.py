@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_unet.errors import FileError
+from napari_unet.errors import FileError, SettingError
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, load_model, save_model
 from napari_unet.network.unet import UNet
 from napari_unet.runs import checkpoint as module
+from napari_unet.runs import finetune as finetuning
 from napari_unet.runs.finetune import finetune, finetune_steps
 from napari_unet.runs.learner import Learner
 from napari_unet.runs.progress import Note, StepDone
@@ -201,50 +202,89 @@ def test_without_a_checkpoint_the_training_begins_and_says_so(model, sample, unb
     torch.testing.assert_close(weights(result.model), weights(unbroken.model), rtol=0, atol=0)
 
 
+def test_what_the_old_model_gave_is_not_computed_again(model, sample, tmp_path, monkeypatch):
+    judged = []
+    real = finetuning.look_steps
+
+    def watched(which, *rest):
+        judged.append(which is model)
+        return real(which, *rest)
+
+    monkeypatch.setattr(finetuning, "look_steps", watched)
+    stopped = stopped_after(model, sample, tmp_path / "a", 11)
+    assert stopped.before is not None
+    assert any(judged)
+    judged.clear()
+    resumed = finetune(model, [sample], SETTINGS, checkpoint=tmp_path / "a", resume=True)
+    assert not any(judged)
+    assert resumed.before == stopped.before
+
+
+@pytest.mark.parametrize("given", ["stop", "cancel", "progress"])
+def test_what_cannot_be_asked_is_told(model, sample, given):
+    with pytest.raises(SettingError, match=f"{given} is something to call, the number 5 was given"):
+        finetune(model, [sample], SETTINGS, **{given: 5})
+
+
+# The state is written after each step, slowly, so that half of the time it is being written.
 KILLED = """
-import sys, torch
+import sys, time, torch
+from pathlib import Path
 from napari_unet.cli import main
 from napari_unet.runs import checkpoint
+
+def slowly(path, content):
+    with path.open("wb") as file:
+        for start in range(0, len(content), 4096):
+            file.write(content[start : start + 4096])
+            file.flush()
+            time.sleep(0.001)
+
+Path.write_bytes = slowly
 torch.set_num_threads(1)
 checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0, 1e9
 sys.exit(main(sys.argv[1:]))
 """
+KILLS = 8
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_run_killed_at_random_moments_ends_as_if_unbroken(model, blobs, tmp_path):
     for folder, array in (("images", blobs.image), ("labels", blobs.labels)):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "a.npy", array)
     start = save_model(model, tmp_path / "small.safetensors")
     inputs = ["--images", tmp_path / "images", "--labels", tmp_path / "labels", "--model", start]
-    method = ["--steps", 100, "--crop-px", 32, "--batch", 2, "--device", "cpu", "--keep-anyway"]
+    method = ["--steps", 60, "--crop-px", 32, "--batch", 2, "--device", "cpu", "--keep-anyway"]
     chance = random.Random(7)
 
     def begin(name, *more):
         words = ["finetune", *inputs, *method, "--out", tmp_path / name, *more]
         command = [sys.executable, "-c", KILLED, *map(str, words)]
-        with (tmp_path / "told.txt").open("wb") as told:
+        with (tmp_path / "told.txt").open("ab") as told:
             return subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)
 
     assert begin("whole").wait() == 0
     kept = tmp_path / "broken.checkpoint"
-    killed = 0
+    killed = in_writing = 0
     process = begin("broken")
-    while killed < 2:
-        seen = set()  # states written, as far as we see them
-        while process.poll() is None and len(seen) < chance.randint(4, 12):
-            seen.add(kept.stat().st_mtime_ns if kept.exists() else 0)
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.05))
-        if process.poll() is not None:
-            break
+    while killed < KILLS and process.poll() is None:
+        seen = set()  # states written by this process, as far as we see them
+        before = kept.stat().st_mtime_ns if kept.exists() else 0
+        while process.poll() is None and len(seen) < chance.randint(1, 8):
+            seen |= {kept.stat().st_mtime_ns} - {before} if kept.exists() else set()
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        if process.wait() == 0:
+            break
         killed += 1
+        in_writing = len(set(tmp_path.glob(".*.part")))  # each was left by another process
         process = begin("broken", "--resume")
     assert process.wait() == 0
-    assert killed >= 1, "else nothing was tested"
+    assert killed >= 4, "else nothing was tested"
+    assert in_writing >= 1, "else no half of a file was left"
     assert "going on after step" in (tmp_path / "told.txt").read_text()
     whole, broken = (load_model(tmp_path / f"{name}.safetensors") for name in ("whole", "broken"))
     torch.testing.assert_close(weights(broken), weights(whole), rtol=0, atol=0)
