@@ -36,8 +36,8 @@ MODALITIES = ("purple_on_white", "purple_on_purple")
 START = "nuclei"
 COLOURS = ("red", "green", "blue")
 CROPS = CropSettings(zoom=(0.5, 2.0), grey_values=0.4)
-RECIPE = Recipe(learning_rate=1.5e-3)
-STEPS = 400
+RECIPE = Recipe(learning_rate=1.5e-3, average_steps=80)
+STEPS = 300
 
 
 def main() -> None:
