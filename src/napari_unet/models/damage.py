@@ -23,6 +23,24 @@ DAMAGED = (
     AttributeError,
     ArithmeticError,
     RecursionError,
-    MemoryError,  # a size that was flipped asks for more than there is
 )
 """What is raised where the parts of a file are put together and do not fit."""
+
+
+def too_large(name: str) -> str:
+    """Say that there is not memory enough for a file, or for what it says that it holds.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+
+    Returns
+    -------
+    str
+        Two sentences.
+    """
+    return (
+        f"There is not enough memory to read {name}. Close other programs or use a computer with "
+        "more memory; if the file is a small one, it is damaged: copy or download it again."
+    )

@@ -188,12 +188,13 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
     FileError
         If the ending is another one or the file cannot be written.
     ModelError
-        If it is no model, or a weight is not a finite number.
+        If it is no model, a weight is not a finite number, or no answer can come of the weights.
     """
     check_model(model)
     target = weights_path(path)
     tensors = {key: _storable(tensor, half=half) for key, tensor in model.net.state_dict().items()}
     _refuse_not_finite(target.name, tensors)
+    _refuse_senseless(target.name, tensors)
     card_json = model.card.model_dump_json()
     metadata = {
         FORMAT_KEY: str(FORMAT),

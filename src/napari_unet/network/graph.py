@@ -102,11 +102,18 @@ class Norm(Node):
     """
 
     op: Literal["norm"] = "norm"
-    kind: Literal["batch", "instance", "group"] = Field(description="What is measured.")
+    kind: Literal["batch", "instance", "group", "layer"] = Field(
+        description="What is measured; layer: the channels of each pixel."
+    )
     channels: int = Field(ge=1, description="Channels it reads and gives.")
     eps: float = Field(1e-5, ge=0, description="Added to the variance.")
     affine: bool = Field(True, description="Whether it scales and shifts afterwards.")
     groups: int = Field(1, ge=1, description="Groups of channels of group norm.")
+
+    @property
+    def measures_image(self) -> bool:
+        """Whether it measures each image over all of its pixels."""
+        return self.kind in {"instance", "group"}
 
 
 class Activation(Node):

@@ -362,7 +362,7 @@ def _is_enough(graph: Graph, axis: int, size: int, stride: int) -> bool:
     measured = [
         node.name
         for node in graph.nodes
-        if isinstance(node, g.Norm) and node.kind != "batch" and larger[node.name] > 1
+        if isinstance(node, g.Norm) and node.measures_image and larger[node.name] > 1
     ]
     return all(sizes[name] > 1 for name in measured)
 
@@ -401,7 +401,7 @@ def _is_proportional(graph: Graph, axis: int, sizes: dict[str, int], grid: _Grid
 def _why_approximate(graph: Graph, *, is_proportional: bool) -> Iterator[str]:
     """Name what keeps tiles from giving what the whole image gives."""
     nodes = graph.nodes
-    if any(isinstance(node, g.Norm) and node.kind != "batch" for node in nodes):
+    if any(isinstance(node, g.Norm) and node.measures_image for node in nodes):
         yield "instance or group norm"
     if any(isinstance(node, g.GlobalAverage) for node in nodes):
         yield "averages over the whole of it"

@@ -140,7 +140,7 @@ class TransposedLayer(Layer):
 
 
 class NormLayer(Layer):
-    """Group norm; batch and instance norm are torch's own."""
+    """Group and layer norm; batch and instance norm are torch's own."""
 
     def __init__(self, node: g.Norm, dims: int) -> None:
         super().__init__(node, dims)
@@ -148,9 +148,13 @@ class NormLayer(Layer):
         self.weight, self.bias = like.weight, like.bias
 
     def forward(self, *inputs: Tensor, sides: g.Sides | None = None) -> Tensor:
-        """Measure groups of channels over all pixels."""
-        node = self.node
-        return functional.group_norm(inputs[0], node.groups, self.weight, self.bias, node.eps)
+        """Measure groups of channels over all pixels, or the channels of each pixel."""
+        node, x = self.node, inputs[0]
+        if node.kind == "layer":
+            last = x.movedim(1, -1)
+            normed = functional.layer_norm(last, x.shape[1:2], self.weight, self.bias, node.eps)
+            return normed.movedim(-1, 1)
+        return functional.group_norm(x, node.groups, self.weight, self.bias, node.eps)
 
 
 class ActivationLayer(Layer):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 DESCRIPTION = re.compile(r"(?:.*\.)?(?:bioimageio|rdf|model)\.ya?ml", re.IGNORECASE)
 """Names of the file that describes a package."""
 
-_LARGEST_DESCRIPTION = 500_000
-_LARGEST_FILE = 8 * 2**30
+LARGEST_DESCRIPTION = 500_000
+LARGEST_FILE = 8 * 2**30
 _MOST_FILES = 10_000
 _MOST_ALIASES = 200
 _MOST_DEPTH = 50
@@ -81,7 +81,7 @@ class Package:
         ModelError
             If it is too large, no YAML, or built to exhaust the computer.
         """
-        content = b"".join(self._chunks(self.description, _LARGEST_DESCRIPTION))
+        content = b"".join(self._chunks(self.description, LARGEST_DESCRIPTION))
         return parse_description(content, posixpath.basename(self.description))
 
     def holds(self, source: str) -> bool:
@@ -146,7 +146,7 @@ class Package:
         target = folder / posixpath.basename(name) if self._archive else self._root / name
         digest = hashlib.sha256()
         with target.open("wb") if self._archive else _nothing() as copy:
-            for chunk in self._chunks(name, _LARGEST_FILE):
+            for chunk in self._chunks(name, LARGEST_FILE):
                 digest.update(chunk)
                 if copy is not None:
                     copy.write(chunk)
@@ -160,7 +160,7 @@ class Package:
     def _digest(self, name: str) -> str:
         """Return the checksum of a file."""
         digest = hashlib.sha256()
-        for chunk in self._chunks(name, _LARGEST_FILE):
+        for chunk in self._chunks(name, LARGEST_FILE):
             digest.update(chunk)
         return digest.hexdigest()
 

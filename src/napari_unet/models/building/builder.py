@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
@@ -128,6 +129,27 @@ class GraphBuilder(Sized):
         )
         return [made, as_it_is]
 
+    def rank(self, output: Feature) -> tuple[int, int]:
+        """Say what puts the result of a network before its other ones.
+
+        Parameters
+        ----------
+        output : Feature
+            What the original gives.
+
+        Returns
+        -------
+        tuple of int
+            Pixels, and layers that lead to it.
+
+        Raises
+        ------
+        ModelError
+            If it depends on a layer that has no meaning alone.
+        """
+        probe = int(np.flatnonzero(self.alive)[0])
+        return int(output.sizes[probe].prod()), len(self._needed(output))
+
     def _without_activation(self, output: Feature) -> tuple[str, Feature]:
         """Take a sigmoid or softmax off the end."""
         node = self.nodes.get(output.node)
@@ -174,22 +196,31 @@ def all_found(
     Returns
     -------
     list of Found
-        Where nothing tells whether values are probabilities, a reading that makes them so comes
-        after the one that takes them as they are.
+        Of several results, as a network has that was trained with deep supervision, the largest
+        comes first, and of those of one size the one that most layers lead to.
 
     Raises
     ------
     ModelError
         If no result is an image.
     """
-    found: list[Found] = []
+    found: list[tuple[tuple[int, int], list[Found]]] = []
     refused: ModelError | None = None
     for title, feature in images:
         name = title if len(images) > 1 else ""
         try:
-            found += builder.readings(feature, family, name)
+            found.append((builder.rank(feature), builder.readings(feature, family, name)))
         except ModelError as error:
             refused = refused or error
     if not found:
         raise refused or unsupported("a result that is no image")
-    return found
+    found.sort(key=lambda each: each[0], reverse=True)
+    readings = [reading for _, group in found for reading in group]
+    if len(found) > 1:
+        for reading in readings:
+            reading.assumed.setdefault(
+                "output",
+                f"The network gives {len(found)} images. The largest one, and of those of one size "
+                "the one that most layers lead to, is read first.",
+            )
+    return readings

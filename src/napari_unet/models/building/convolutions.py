@@ -102,7 +102,7 @@ class Convolutions(Notes):
     def norm(
         self,
         x: Feature,
-        kind: Literal["batch", "instance", "group"],
+        kind: Literal["batch", "instance", "group", "layer"],
         weight: torch.Tensor | None = None,
         bias: torch.Tensor | None = None,
         *,

@@ -166,10 +166,7 @@ class Sized(Convolutions, Pointwise):
         constant = all((v[self.alive] == v[self.alive][:1]).all() for v in (first, last))
         target = self._odd_target(sizes, first, last) if constant else None
         if constant and target is None:
-            probe = int(np.flatnonzero(self.alive)[0])
-            sides = tuple((int(a), int(b)) for a, b in zip(first[probe], last[probe], strict=True))
-            pad = Pad(name=self._free(name or "pad"), inputs=(x.node,), sides=sides, mode=mode)
-            return self._add(pad, x.channels, sizes)
+            return self._pad_always(x, first, last, mode, name)
         if target is None:
             try:
                 target = self._feature_of_size(sizes, "crops or pads to a size")
@@ -181,6 +178,8 @@ class Sized(Convolutions, Pointwise):
         more = target.sizes - x.sizes
         befores = {"centre": np.sign(more) * (np.abs(more) // 2), "floor": more // 2, "end": 0}
         fitting = [w for w, n in befores.items() if (first == n)[here].all()]
+        if not fitting and constant:
+            return self._pad_always(x, first, last, mode, name)
         if not fitting:
             raise unsupported("a crop or padding that depends on the size of the image")
         fit = FitTo(
@@ -258,6 +257,15 @@ class Sized(Convolutions, Pointwise):
                 self.features[done.node] = merged
                 return merged
         return one if one.node == other.node and one.order == other.order else None
+
+    def _pad_always(
+        self, x: Feature, first: Ints, last: Ints, mode: PaddingMode, name: str
+    ) -> Feature:
+        """Add the same numbers of pixels whatever the size of the image."""
+        probe = int(np.flatnonzero(self.alive)[0])
+        sides = tuple((int(a), int(b)) for a, b in zip(first[probe], last[probe], strict=True))
+        pad = Pad(name=self._free(name or "pad"), inputs=(x.node,), sides=sides, mode=mode)
+        return self._add(pad, x.channels, x.sizes + first + last)
 
     def _crop_half(self, x: Feature, first: Ints, last: Ints, error: ModelError) -> Feature:
         """Note a crop that may go on: files cut to the size of a layer one axis after another."""

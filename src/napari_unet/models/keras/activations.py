@@ -39,7 +39,7 @@ def activated(layer: Layer) -> Feature:
             options = inner
     else:
         name = str(given or "linear")
-    function = _FUNCTIONS.get(name.rpartition(">")[2])
+    function = FUNCTIONS.get(name.rpartition(">")[2])
     if function is None:
         raise unsupported(f"the activation {name}")
     return function(replace(layer, settings=options))
@@ -97,6 +97,12 @@ def _leaky_relu(layer: Layer) -> Feature:
     return layer.builder.activation(layer.x, "leaky_relu", slope=float(slope))
 
 
+def _leaky_function(layer: Layer) -> Feature:
+    """Apply the function: its slope is another one than the layer's where none is told."""
+    slope = layer.settings.get("negative_slope", 0.2)
+    return layer.builder.activation(layer.x, "leaky_relu", slope=float(slope))
+
+
 def _elu(layer: Layer) -> Feature:
     alpha = layer.settings.get("alpha", 1.0)
     return layer.builder.activation(layer.x, "elu", slope=float(1.0 if alpha is None else alpha))
@@ -110,13 +116,13 @@ def _prelu(layer: Layer) -> Feature:
     return layer.builder.activation(layer.x, "prelu", weight=slope, name=layer.name)
 
 
-_FUNCTIONS: dict[str, Callable[[Layer], Feature]] = {
+FUNCTIONS: dict[str, Callable[[Layer], Feature]] = {
     "linear": same,
     "relu": _relu,
     "relu6": _kind("relu6"),
     "elu": _elu,
     "selu": _kind("selu"),
-    "leaky_relu": _kind("leaky_relu", slope=0.2),
+    "leaky_relu": _leaky_function,
     "sigmoid": _kind("sigmoid"),
     "hard_sigmoid": _hard_sigmoid,
     "tanh": _kind("tanh"),

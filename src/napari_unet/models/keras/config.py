@@ -8,6 +8,8 @@ from napari_unet.errors import ModelError
 
 NETWORKS = {"Functional", "Model", "Sequential"}
 _MOST_LAYERS = 4096
+_CONSTANT = "_CONSTANT_VALUE"
+_OPERANDS = {"x", "y", "x1", "x2"}
 
 
 def layers_of(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -58,8 +60,17 @@ def input_shape(config: dict[str, Any], layers: list[dict[str, Any]]) -> list[in
     )
 
 
-def references(node: Any) -> list[tuple[str, int, int]]:
-    """List what a layer reads: names, calls and places, in the order in which they are given.
+Reference = tuple[str, int, int]
+"""A layer by its name, which of its calls, and which of its results."""
+
+
+def references(node: Any) -> list[Reference]:
+    """List what a layer reads: names, calls and places, in the order in which they are given."""
+    return [argument for argument in arguments(node) if isinstance(argument, tuple)]
+
+
+def arguments(node: Any) -> list[Reference | float]:
+    """List what a layer or a function is applied to: other layers, and numbers.
 
     ``[["conv", 0, 0, {}], ...]`` in Keras 2, tensors among the arguments in Keras 3.
     """
@@ -67,17 +78,35 @@ def references(node: Any) -> list[tuple[str, int, int]]:
         if node.get("class_name") == "__keras_tensor__":
             name, at, place = node["config"]["keras_history"]
             return [(str(name), int(at), int(place))]
-        return [
-            reference
-            for key in ("args", "kwargs")
-            for reference in references(
-                list(node[key].values()) if isinstance(node.get(key), dict) else node.get(key)
-            )
-        ]
+        return [*arguments(node.get("args")), *_in_keywords(node.get("kwargs"))]
+    if isinstance(node, int | float) and not isinstance(node, bool):
+        return [float(node)]
     if not isinstance(node, list):
         return []
     if len(node) >= 3 and isinstance(node[0], str) and isinstance(node[1], int):
-        extra = node[3] if len(node) > 3 and isinstance(node[3], dict) else {}
-        more = [reference for value in extra.values() for reference in references(value)]
+        more = _in_keywords(node[3] if len(node) > 3 else None)
+        if node[0] == _CONSTANT:
+            return [*arguments(node[2]), *more]
         return [(node[0], node[1], int(node[2])), *more]
-    return [reference for part in node for reference in references(part)]
+    return [argument for part in node for argument in arguments(part)]
+
+
+def keywords(node: Any) -> dict[str, Any]:
+    """Return the options that a function of Keras 2 is called with."""
+    while isinstance(node, list) and node and isinstance(node[0], list):
+        node = node[0]
+    given = node[3] if isinstance(node, list) and len(node) > 3 else None
+    return dict(given) if isinstance(given, dict) else {}
+
+
+def _in_keywords(given: Any) -> list[Reference | float]:
+    """List the layers among named arguments, and the numbers that stand for one."""
+    if not isinstance(given, dict):
+        return []
+    return [
+        argument
+        for key, value in given.items()
+        if isinstance(value, list | dict) or key in _OPERANDS
+        for argument in arguments(value)
+        if isinstance(argument, tuple) or key in _OPERANDS
+    ]

@@ -9,6 +9,7 @@ larger unpacked than the file is, is refused before memory is asked for it.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unet.errors import ModelError
+from napari_unet.models.damage import too_large
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,6 +84,8 @@ def read_hdf5(content: bytes, name: str) -> Hdf5:
     if done.returncode or not head:
         raise ModelError(_damaged(name, "the HDF5 library broke off"))
     told = json.loads(head)
+    if "too_large" in told:
+        raise ModelError(too_large(name))
     if "refused" in told:
         raise ModelError(_damaged(name, told["refused"]))
     arrays, at = {}, 0
@@ -111,7 +115,9 @@ def answer() -> None:
             "arrays": [(path, a.dtype.kind, a.shape) for path, a in arrays],
             "attributes": attributes,
         }
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, MemoryError) as error:
+    except MemoryError:
+        arrays, head = [], {"too_large": True}
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         arrays, head = [], {"refused": str(error)}
     sys.stdout.buffer.write(json.dumps(head).encode() + b"\n")
     for _, array in arrays:
@@ -149,10 +155,8 @@ def _refuse_bombs(datasets: list[tuple[str, Any]], size: int) -> None:
     for path, dataset in datasets:
         if dataset.external or dataset.is_virtual:
             raise ValueError("it refers to other files")
-        count = 1
-        for length in dataset.shape or ():
-            count *= int(length)
-        total += count * 8
+        # A chunk is unpacked whole, also where the dataset is but a corner of it.
+        total += max(math.prod(shape) for shape in (dataset.shape or (), dataset.chunks or ())) * 8
         if total > _ALWAYS_ALLOWED + size * _LARGEST_GROWTH:
             raise ValueError(f"unpacked it would be far larger than it is ({path})")
 

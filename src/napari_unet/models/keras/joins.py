@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unet.models.building.features import CHANNEL, Feature
 from napari_unet.models.building.refusals import unsupported
 from napari_unet.models.keras.layer import Layer, Translate, same
+from napari_unet.models.keras.operations import minimum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ JOINS: dict[str, Translate] = {
     "Subtract": _joined("subtract"),
     "Multiply": _joined("multiply"),
     "Maximum": _joined("maximum"),
+    "Minimum": lambda layer: minimum(layer, layer.inputs),
     "Average": _average,
     **dict.fromkeys(("Dropout", "SpatialDropout2D", "SpatialDropout3D"), _dropout),
     **dict.fromkeys(

@@ -48,6 +48,20 @@ def _affine(layer: Layer) -> tuple[torch.Tensor | None, torch.Tensor | None, int
     return scale, shift, place
 
 
+def _layer_norm(layer: Layer) -> Feature:
+    """Over the channels of each pixel."""
+    given = layer.settings.get("axis", -1)
+    axes = given if isinstance(given, list | tuple) else [given]
+    if [layer.x.order[int(axis)] for axis in axes] != [CHANNEL]:
+        raise unsupported("a layer norm that is not over the channels of each pixel")
+    if layer.settings.get("rms_scaling"):
+        raise unsupported("a layer norm that measures no mean")
+    scale, shift, _ = _affine(layer)
+    eps = float(layer.settings.get("epsilon", 1e-3))
+    normed = layer.builder.norm(layer.image, "layer", scale, shift, eps=eps, name=layer.name)
+    return normed.reordered(layer.order)
+
+
 def _group_norm(layer: Layer) -> Feature:
     axis = layer.settings.get("axis", -1)
     if axis is None or layer.x.order[int(axis)] != CHANNEL:
@@ -112,6 +126,7 @@ NORMS: dict[str, Translate] = {
         _batch_norm,
     ),
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization"), _group_norm),
+    "LayerNormalization": _layer_norm,
     "Rescaling": _rescaled,
     "Normalization": _normalized,
 }

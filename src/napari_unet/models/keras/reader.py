@@ -18,11 +18,13 @@ from napari_unet.errors import ModelError
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import CHANNEL, Feature, probe_sizes
 from napari_unet.models.building.refusals import unsupported
-from napari_unet.models.damage import DAMAGED
+from napari_unet.models.damage import DAMAGED, too_large
 from napari_unet.models.keras.config import (
     NETWORKS,
+    arguments,
     config_of,
     input_shape,
+    keywords,
     layers_of,
     name_of,
     references,
@@ -31,10 +33,13 @@ from napari_unet.models.keras.hdf5 import read_hdf5
 from napari_unet.models.keras.layer import Layer
 from napari_unet.models.keras.layers import LAYERS
 from napari_unet.models.keras.names import Reading, readings_of_names
+from napari_unet.models.keras.operations import is_operation, operate
 from napari_unet.models.keras.weights import Weights, named, numbered, within
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from napari_unet.models.found import Found
 
@@ -64,6 +69,8 @@ def read_keras(path: Path) -> list[Found]:
         if zipfile.is_zipfile(path):
             return _read_archive(path)
         return _read_hdf5(path)
+    except MemoryError as error:
+        raise ModelError(too_large(path.name)) from error
     except DAMAGED as error:
         raise ModelError(_damaged(path, error)) from error
 
@@ -182,16 +189,19 @@ class _Reader:
             (name, 0): [feature] for name, feature in zip(starts, inputs, strict=True)
         }
         waiting = [
-            (name, number, references(node))
+            (name, number, node, references(node))
             for name, layer in layers.items()
             for number, node in enumerate(layer.get("inbound_nodes") or [])
             if (name, number) not in values
         ]
         while waiting:
             left = []
-            for name, number, reads in waiting:
+            for name, number, node, reads in waiting:
                 if not all((source, at) in values for source, at, _ in reads):
-                    left.append((name, number, reads))
+                    left.append((name, number, node, reads))
+                    continue
+                if is_operation(layers[name]):
+                    values[name, number] = [self._operation(layers[name], node, values)]
                     continue
                 parts = [values[source, at][place] for source, at, place in reads]
                 values[name, number] = self.layer(layers[name], parts, weights, depth)
@@ -212,6 +222,29 @@ class _Reader:
                 values = self.layer(layer, values, weights, depth)
         return values
 
+    def _operation(
+        self, layer: dict[str, Any], node: Any, values: dict[tuple[str, int], list[Feature]]
+    ) -> Feature:
+        """Translate a function that stands among the layers."""
+        given = [
+            argument if isinstance(argument, float) else values[argument[:2]][argument[2]]
+            for argument in arguments(node)
+        ]
+        features = [each for each in given if isinstance(each, Feature)]
+        settings = {**keywords(node), **config_of(layer)}
+        return operate(self._step(layer, settings, features, []), given)
+
+    def _step(
+        self,
+        layer: dict[str, Any],
+        settings: dict[str, Any],
+        inputs: list[Feature],
+        held: list[NDArray[Any]],
+    ) -> Layer:
+        """Put together what is known of a layer."""
+        kind, name = layer["class_name"], name_of(layer)
+        return Layer(self.builder, self.order, self.version, name, kind, settings, inputs, held)
+
     def layer(
         self, layer: dict[str, Any], inputs: list[Feature], weights: Weights, depth: int
     ) -> list[Feature]:
@@ -227,10 +260,7 @@ class _Reader:
         translate = LAYERS.get(kind.rpartition(">")[2])
         if translate is None:
             raise unsupported(f"the layer {kind}")
-        settings = config_of(layer)
-        held = weights(name, kind)
-        step = Layer(self.builder, self.order, self.version, name, kind, settings, inputs, held)
-        return [translate(step)]
+        return [translate(self._step(layer, config_of(layer), inputs, weights(name, kind)))]
 
 
 def _damaged(path: Path, reason: object) -> str:

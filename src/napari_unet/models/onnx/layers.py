@@ -142,6 +142,23 @@ def _group_norm(reader: Reader, step: Step) -> Value:
     )
 
 
+def _layer_norm(reader: Reader, step: Step) -> Value:
+    """Over the channels of each pixel, which stand last."""
+    x = step.x
+    axis = int(step.options.get("axis", -1)) % len(x.order)
+    if axis != len(x.order) - 1 or x.order[axis] != CHANNEL or step.results > 1:
+        raise unsupported("a layer norm that is not over the channels of each pixel")
+    normed = reader.builder.norm(
+        x.reordered(x.plain),
+        "layer",
+        reader.weights_of(step.given(1)),
+        reader.optional(step.inputs, 2),
+        eps=float(step.options.get("epsilon", 1e-5)),
+        name=step.name,
+    )
+    return normed.reordered(x.order)
+
+
 def _pooling(reader: Reader, step: Step) -> Value:
     kernel = list(step.options["kernel_shape"])
     if len(kernel) != reader.builder.dims or set(step.options.get("dilations", [1])) != {1}:
@@ -205,6 +222,7 @@ LAYERS: dict[str, Translate] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
+    "LayerNormalization": _layer_norm,
     "MaxPool": _pooling,
     "AveragePool": _pooling,
     "GlobalAveragePool": _global_average,

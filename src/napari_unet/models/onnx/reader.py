@@ -19,6 +19,7 @@ from napari_unet.errors import ModelError
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import Feature, probe_sizes
 from napari_unet.models.building.refusals import unsupported
+from napari_unet.models.damage import DAMAGED, too_large
 from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.onnx.numbers import FOLDED, LARGEST_COMPUTED
 from napari_unet.models.onnx.operations import OPERATIONS
@@ -57,24 +58,13 @@ def read_onnx(path: Path) -> list[Found]:
     """
     try:
         model = onnx.load_model_from_string(path.read_bytes())
-    except (DecodeError, OSError, ValueError, MemoryError) as error:
-        raise ModelError(damaged(path, error)) from error
-    if not model.HasField("graph") or not model.graph.node:
-        raise ModelError(damaged(path, "it holds no network"))
-    try:
+        if not model.HasField("graph") or not model.graph.node:
+            raise ModelError(damaged(path, "it holds no network"))
         card = next((prop.value for prop in model.metadata_props if prop.key == CARD_KEY), None)
         return [with_card(found, card) for found in Reader(model, path).read()]
-    except (
-        ValueError,
-        TypeError,
-        IndexError,
-        KeyError,
-        OverflowError,
-        RuntimeError,
-        ArithmeticError,
-        AttributeError,
-        MemoryError,
-    ) as error:
+    except MemoryError as error:
+        raise ModelError(too_large(path.name)) from error
+    except (DecodeError, *DAMAGED) as error:
         raise ModelError(damaged(path, error)) from error
 
 

@@ -226,6 +226,9 @@ class _Writer:
             scaled = self._put("Mul", [normal, self._per_channel(node, "weight")], f"{name}.scaled")
             self._put("Add", [scaled, self._per_channel(node, "bias")], name)
             return
+        if node.kind == "layer":
+            self._layer_norm(node)
+            return
         if node.affine:
             weights = [self._weight(node, key) for key in ("weight", "bias")]
         else:
@@ -238,6 +241,18 @@ class _Writer:
             return
         measured = [self._weight(node, key) for key in ("running_mean", "running_var")]
         self._put("BatchNormalization", [read, *weights, *measured], name, epsilon=node.eps)
+
+    def _layer_norm(self, node: g.Norm) -> None:
+        """Normalise the channels of each pixel, which stand last meanwhile."""
+        name, axes = node.name, range(2 + self._dims)
+        last = self._put("Transpose", node.inputs, f"{name}.last", perm=[0, *axes[2:], 1])
+        weights = [self._weight(node, key) for key in ("weight", "bias") if node.affine]
+        if not node.affine:
+            weights = [self._constant(f"{name}.ones", np.ones(node.channels))]
+        normal = self._put(
+            "LayerNormalization", [last, *weights], f"{name}.normal", axis=-1, epsilon=node.eps
+        )
+        self._put("Transpose", [normal], name, perm=[0, axes[-1], *axes[1:-1]])
 
     def _activation(self, node: g.Activation) -> None:
         """Apply a function; what has no operation of its own is put together."""

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from napari_unet.errors import ModelError
 from napari_unet.models.card import Card
+from napari_unet.models.damage import too_large
 from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.found import Found
 from napari_unet.models.own_file import parse_card
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DAMAGE = (
-    *(OSError, ValueError, EOFError, MemoryError, OverflowError, RecursionError),
+    *(OSError, ValueError, EOFError, OverflowError, RecursionError),
     *(TypeError, LookupError, AttributeError),  # values that are not what they should be
     *(zipfile.BadZipFile, zlib.error, RuntimeError, struct.error, SafetensorError),
 )
@@ -118,6 +119,8 @@ def _read_content(path: Path) -> Any:
             return read_saved(file, path.stat().st_size)
     except ModelError as error:
         raise ModelError(f"{path.name} cannot be used. {error}") from error
+    except MemoryError as error:
+        raise ModelError(too_large(path.name)) from error
     except _DAMAGE as error:
         raise ModelError(_damaged(path, error)) from error
 

@@ -94,7 +94,7 @@ def parse_code(texts: Mapping[str, str]) -> Script:
     for module, text in texts.items():
         try:
             tree = ast.parse(text)
-        except (SyntaxError, RecursionError, MemoryError) as error:
+        except (SyntaxError, RecursionError, MemoryError) as error:  # the last: nested too deep
             raise ValueError(f"its code cannot be read: {module}") from error
         for part in tree.body:
             if isinstance(part, ast.FunctionDef):

@@ -145,6 +145,22 @@ def _group_norm(call: Call) -> Any:
     )
 
 
+def _layer_norm(call: Call) -> Any:
+    """Input, shape, weight, bias, eps: over the channels of each pixel, which stand last."""
+    x, weight = call.x, call.weight(2, "weight")
+    if x.order[-1] != CHANNEL or call.ints(1) != [x.channels]:
+        raise unsupported("a layer norm that is not over the channels of each pixel")
+    normed = call.builder.norm(
+        x.reordered(x.plain),
+        "layer",
+        weight,
+        call.weight(3, "bias"),
+        eps=call.number(4, "eps", 1e-5),
+        name=call.name(weight),
+    )
+    return normed.reordered(x.order)
+
+
 def _max_pool(call: Call) -> Any:
     """Input, kernel, stride, padding, dilation, ceil mode."""
     if set(call.ints(4, "dilation", [1])) != {1}:
@@ -262,6 +278,7 @@ LAYERS: dict[str, Operation] = {
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
     "max_pool2d": _max_pool,
     "max_pool3d": _max_pool,
     "avg_pool2d": _average_pool,
