@@ -15,7 +15,8 @@ from napari_unet.models import library
 from napari_unet.settings import Normalization
 from napari_unet.widget import contributions, model_menu, model_panel
 from napari_unet.widget.card_dialog import CardDialog
-from napari_unet.widget.trial_dialog import TrialDialog, foreground_of, grey_plane
+from napari_unet.widget.pictures import foreground_of, grey_plane
+from napari_unet.widget.trial_dialog import TrialDialog
 from tests.widget.fake_engine import CARD, find, loaded, run_segment, squares
 
 ASSUMED = {
@@ -196,20 +197,123 @@ def test_what_does_not_make_sense_in_a_card_is_said_at_once(dock, field, text, s
     find(dialog, field).setText(text)
     assert sentence in dialog.problem.text()
     assert not find(dialog, "save_card").isEnabled()
-    assert not find(dialog, "try_card").isEnabled()
     dialog.reject()
 
 
-def test_a_changed_card_is_tried_beside_the_card_as_it_is(dock) -> None:
-    load(dock)
+OPEN = [
+    {
+        "name": "skip_order",
+        "topic": "skip order",
+        "value": "upsampled-first",
+        "choices": {"upsampled-first": "upsampled first", "skip-first": "skip first"},
+    },
+    {
+        "name": "activation",
+        "topic": "activation of the layers",
+        "value": "relu",
+        "choices": {"relu": "ReLU", "leaky_relu": "leaky ReLU"},
+        "told_by": "somebody's net",
+    },
+    {"name": "output", "topic": "activation", "value": "sigmoid", "choices": {"sigmoid": ""}},
+]
+SLOPE = {
+    "name": "slope", "topic": "slope below 0", "value": "0.01", "choices": {"0.01": "", "0.1": ""},
+    "form": "number",
+}  # fmt: skip
+
+
+def load_open(dock) -> None:
+    """Load a file that leaves two points of its network open."""
+    dock.load_model_file("/weights/net.pth")
+    values = loaded("/weights/net.pth", **ASSUMED)
+    dock.engine.last.answer(**values, readings=["one", "two"], reading=0, assumptions=OPEN)
+
+
+def answer_preview(dock, assumptions=OPEN) -> None:
+    """Answer what the card asks for, as the engine would."""
+    job = dock.engine.last
+    height, width = job.arrays["image"].shape[-2:]
+    numbers = range(len(job.parameters["trials"]))
+    job.answer(
+        problems={},
+        cards={str(number): CARD for number in numbers},
+        assumptions={str(number): assumptions for number in numbers},
+        **{f"probability_{n}": np.full((2, height, width), 0.9, np.float32) for n in numbers},
+    )
+
+
+def previews(dock) -> int:
+    return sum(job.name == "try_models" for job in dock.engine.jobs)
+
+
+def test_each_change_of_a_card_is_shown_on_the_image_beside_the_card_as_it_is(dock, qtbot) -> None:
+    load_open(dock)
     dialog = open_card(dock)
+    qtbot.waitUntil(lambda: previews(dock) == 1)
+    assert "card" not in dock.engine.last.parameters["trials"][0], "first the card as it is"
+    answer_preview(dock)
+    assert [line.text() for line in dialog.preview.lines] == [
+        "as it is: 100% labelled", "as set now: 100% labelled",
+    ]  # fmt: skip
     dialog.scaling.setCurrentText("mean 0, standard deviation 1")
-    find(dialog, "try_card").click()
-    trials = dock.engine.last.parameters["trials"]
-    assert "card" not in trials[0]
-    assert trials[1]["card"]["normalization"]["kind"] == "mean-std"
-    answer_trials(dock, 2).reject()
+    qtbot.waitUntil(lambda: previews(dock) == 2)
+    (trial,) = dock.engine.last.parameters["trials"]
+    assert trial["card"]["normalization"]["kind"] == "mean-std"
+    answer_preview(dock)
     dialog.reject()
+
+
+def test_single_assumptions_are_told_in_the_card_and_saved_with_it(dock, qtbot) -> None:
+    load_open(dock)
+    dialog = open_card(dock)
+    qtbot.waitUntil(lambda: previews(dock) == 1)
+    answer_preview(dock)
+    order, activation = (find(dialog, f"assume_{name}") for name in ("skip_order", "activation"))
+    assert (order.currentText(), activation.currentText()) == ("upsampled first", "ReLU")
+    assert dialog.told.text().startswith("* is assumed; the rest is as somebody's net has it.")
+    assert dialog.findChild(type(order), "assume_output") is None, "that is a field of the card"
+    activation.setCurrentText("leaky ReLU")
+    qtbot.waitUntil(lambda: previews(dock) == 2)
+    assert dock.engine.last.parameters["trials"][0]["assume"] == {"activation": "leaky_relu"}
+    answer_preview(dock, [*OPEN, SLOPE])
+    find(dialog, "assume_slope").setEditText("0.3")
+    qtbot.waitUntil(lambda: previews(dock) == 3)
+    find(dialog, "save_card").click()
+    dock.engine.last.cancel()  # the engine gives the picture up
+    job = dock.engine.last
+    assert job.name == "edit_card"
+    assert job.parameters["assume"] == {"activation": "leaky_relu", "slope": "0.3"}
+    assert job.parameters["card"] == {}
+    job.answer(**loaded("/models/net.safetensors"))
+    assert str(dock.session.model.path) == "/models/net.safetensors"
+
+
+def test_a_reading_that_was_tried_is_adjusted_in_its_card(dock, qtbot) -> None:
+    load_open(dock)
+    find(dock, "try_readings").click()
+    job = dock.engine.last
+    height, width = job.arrays["image"].shape[-2:]
+    job.answer(
+        problems={},
+        cards={str(number): CARD for number in range(6)},
+        assumptions={str(number): OPEN for number in range(6)},
+        **{f"probability_{n}": np.zeros((2, height, width), np.float32) for n in range(6)},
+    )
+    trial = dock.window().findChild(TrialDialog)
+    trial.pick(4)
+    find(trial, "adjust_trial").click()
+    dialog = dock.window().findChild(CardDialog)
+    assert dialog.scaling.currentText() == "mean 0, standard deviation 1"
+    find(dialog, "assume_skip_order").setCurrentText("skip first")
+    qtbot.waitUntil(lambda: previews(dock) == 2)
+    assert dock.engine.last.parameters["model"] == "/weights/net.pth#2"
+    find(dialog, "save_card").click()
+    dock.engine.last.cancel()
+    job = dock.engine.last
+    assert (job.name, job.parameters["model"]) == ("edit_card", "/weights/net.pth#2")
+    assert job.parameters["assume"] == {"skip_order": "skip-first"}
+    assert job.parameters["card"]["normalization"]["kind"] == "mean-std"
+    job.cancel()
 
 
 def test_models_that_fit_the_image_come_first_and_others_say_why_not(dock, folder) -> None:

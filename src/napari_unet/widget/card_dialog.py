@@ -1,8 +1,10 @@
 """The card of a model in a window: what is known of it, and the one place to change it.
 
 On the left stands what the network and its file tell, and what had to be assumed; on the right
-what a person may know better. Nothing is saved before it makes sense: the sentence below the
-fields says what does not.
+what a person may know better: first what the file leaves open of the network, one list for each
+point, then the fields of the card. Above, a piece of the open image shows what a change does, as
+soon as it is made. Nothing is saved before it makes sense: the sentence below the fields says what
+does not.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
@@ -20,7 +22,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
@@ -28,9 +29,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_unet.errors import SettingError
+from napari_unet.models.assumptions import Assumption
 from napari_unet.models.card import Card
 from napari_unet.models.description import describe
 from napari_unet.settings import Normalization
+from napari_unet.widget.assumption_fields import AssumptionFields, who_tells
+from napari_unet.widget.card_preview import CardPreview
 from napari_unet.widget.fields import PROBLEM_COLOR, help_of
 from napari_unet.widget.session import LoadedModel
 
@@ -62,8 +66,10 @@ NUMBER_LABELS = {
     "scales": "Divided by",
 }
 FACTS_WIDTH_PX = 400
-FIELDS_WIDTH_PX = 420
-HEIGHT_PX = 600
+FIELDS_WIDTH_PX = 430
+HEIGHT_PX = 640
+SETTLED_MS = 350
+"""After the last change, before the picture follows."""
 
 
 class CardDialog(QDialog):
@@ -74,18 +80,25 @@ class CardDialog(QDialog):
     model : LoadedModel
         The model in use.
     can_try : bool
-        Whether there is an image to try the changed card on.
+        Whether there is an image to show what a change does.
+    preset : dict, optional
+        Fields of the card that are set already, as plain values.
     parent : QWidget, optional
         The window it belongs to.
     """
 
-    saved = Signal(object)
-    """The changed fields, as plain values."""
-    tried = Signal(object)
-    """The fields as they are now, to be tried on the open image."""
+    saved = Signal(object, object)
+    """The changed fields, as plain values, and what was told of the network."""
+    tried = Signal(object, object)
+    """All fields as they are now, and what was told, to be tried on the open image."""
 
     def __init__(
-        self, model: LoadedModel, *, can_try: bool = True, parent: QWidget | None = None
+        self,
+        model: LoadedModel,
+        *,
+        can_try: bool = True,
+        preset: dict[str, Any] | None = None,
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self.setObjectName("card_dialog")
@@ -99,6 +112,14 @@ class CardDialog(QDialog):
         self.facts.setWordWrap(True)
         self.facts.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._can_try = can_try
+        self.preview = CardPreview(has_image=can_try, parent=self)
+        self.assumptions = AssumptionFields(_assumptions(model), self)
+        self.told = QLabel(who_tells(_assumptions(model)))
+        self.told.setWordWrap(True)
+        self.assumptions.changed.connect(self._validate)
+        self._settle = QTimer(self, singleShot=True, interval=SETTLED_MS)
+        self._settle.timeout.connect(self._try)
         form = self._form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.name = self._line("name", "Name", card.name)
@@ -124,10 +145,6 @@ class CardDialog(QDialog):
         self.problem.setObjectName("card_problem")
         self.problem.setWordWrap(True)
         self.problem.setStyleSheet(f"color: {PROBLEM_COLOR};")
-        self.try_it = QPushButton("Try on what is in view")
-        self.try_it.setObjectName("try_card")
-        self.try_it.setToolTip("Label what you see of the image with the card as it is and as set.")
-        self._can_try = can_try
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Save | QDialogButtonBox.StandardButton.Cancel
         )
@@ -139,11 +156,21 @@ class CardDialog(QDialog):
         )
         self._lay_out()
         self.scaling.currentIndexChanged.connect(self._show_numbers)
-        self.try_it.clicked.connect(lambda: self.tried.emit(self._values()))
         self.buttons.accepted.connect(self._on_save)
         self.buttons.rejected.connect(self.reject)
+        self._preset(preset or {})
         self._show_numbers()
         self._validate()
+
+    def follow(self, assumptions: list[Any]) -> None:
+        """Show what is open as the file is read now.
+
+        Parameters
+        ----------
+        assumptions : list
+            Those of the file, as plain values.
+        """
+        self.assumptions.show_all([Assumption.model_validate(one) for one in assumptions])
 
     def changes(self) -> dict[str, Any]:
         """Return the fields that differ from the card.
@@ -166,17 +193,26 @@ class CardDialog(QDialog):
     def _lay_out(self) -> None:
         fields = QWidget()
         fields.setLayout(self._form)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        left, right = QVBoxLayout(), QWidget()
+        left.addWidget(self.preview)
+        left.addWidget(_scrolled(self.facts, FACTS_WIDTH_PX), 1)
+        stack = QVBoxLayout(right)
+        stack.setContentsMargins(0, 0, 0, 0)
+        if self.assumptions.has_any():
+            stack.addWidget(QLabel("<b>What the tensors do not tell</b>"))
+            stack.addWidget(self.told)
+            stack.addWidget(self.assumptions)
+            stack.addWidget(QLabel("<b>Card</b>"))
+        stack.addWidget(fields)
+        stack.addStretch(1)
         columns = QHBoxLayout()
-        columns.addWidget(_scrolled(self.facts, FACTS_WIDTH_PX), 1)
-        columns.addWidget(_scrolled(fields, FIELDS_WIDTH_PX), 1)
-        foot = QHBoxLayout()
-        foot.addWidget(self.try_it)
-        foot.addStretch(1)
-        foot.addWidget(self.buttons)
+        columns.addLayout(left, 1)
+        columns.addWidget(_scrolled(right, FIELDS_WIDTH_PX), 1)
         layout = QVBoxLayout(self)
         layout.addLayout(columns, 1)
         layout.addWidget(self.problem)
-        layout.addLayout(foot)
+        layout.addWidget(self.buttons)
         self.resize(FACTS_WIDTH_PX + FIELDS_WIDTH_PX + 40, HEIGHT_PX)
 
     def _line(self, field: str, label: str, text: str) -> QLineEdit:
@@ -278,28 +314,59 @@ class CardDialog(QDialog):
             self.problem.setText("")
         is_well = not self.problem.text()
         self.save.setEnabled(is_well)
-        self.try_it.setEnabled(is_well and self._can_try)
+        if is_well and self._can_try:
+            self.preview.wait()
+            self._settle.start()
+
+    def _try(self) -> None:
+        """Ask what comes out with all that is set."""
+        if self.save.isEnabled():
+            self.tried.emit(self._values(), self.assumptions.values())
+
+    def _preset(self, values: dict[str, Any]) -> None:
+        """Set what was picked elsewhere: how grey values are scaled."""
+        how = values.get("normalization")
+        if how is None:
+            return
+        self.scaling.setCurrentIndex(list(NORMALIZATIONS.values()).index(how["kind"]))
+        for field in NUMBERS_OF.get(how["kind"], ()):
+            value = how[field]
+            numbers = value if isinstance(value, list | tuple) else [value]
+            self._scaling_rows[field][1].setText(", ".join(f"{number:g}" for number in numbers))
 
     def _on_save(self) -> None:
-        changes = self.changes()
-        if changes:
-            self.saved.emit(changes)
+        changes, told = self.changes(), self.assumptions.values()
+        if changes or told:
+            self.saved.emit(changes, told)
         self.accept()
+
+
+def _assumptions(model: LoadedModel) -> list[Assumption]:
+    """Return what the file of a model leaves open."""
+    return [Assumption.model_validate(one) for one in model.facts.get("assumptions", ())]
 
 
 def facts_html(model: LoadedModel) -> str:
     """Lay out the card of a model as a table."""
     rows = describe(model.card, model.facts)
-    known = [(name, text) for name, text in rows if not name.startswith("assumed: ")]
-    assumed = [(name.removeprefix("assumed: "), text) for name, text in rows[len(known) :]]
+    known = [(name, text) for name, text in rows if not name.startswith(("assumed: ", "told: "))]
+    told = [(name[6:], text) for name, text in rows if name.startswith("told: ")]
+    assumed = [(name[9:], text) for name, text in rows if name.startswith("assumed: ")]
     table = "".join(
         f"<tr><td style='white-space: nowrap'><b>{escape(name)}</b>&nbsp;&nbsp;</td>"
         f"<td>{escape(_breakable(text))}</td></tr>"
         for name, text in known
     )
-    notes = "".join(f"<p><b>{escape(name)}</b> *: {escape(text)}</p>" for name, text in assumed)
-    heading = "<h4>What was assumed</h4>" if assumed else ""
-    return f"<table cellpadding='2'>{table}</table>{heading}{notes}"
+    return (
+        f"<table cellpadding='2'>{table}</table>"
+        f"{_notes('What you said', told, '')}{_notes('What was assumed', assumed, ' *')}"
+    )
+
+
+def _notes(heading: str, notes: list[tuple[str, str]], mark: str) -> str:
+    """Lay out sentences under a heading; nothing if there are none."""
+    lines = "".join(f"<p><b>{escape(name)}</b>{mark}: {escape(text)}</p>" for name, text in notes)
+    return f"<h4>{heading}</h4>{lines}" if notes else ""
 
 
 def _breakable(text: str) -> str:

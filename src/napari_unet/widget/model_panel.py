@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ from napari_unet.models.description import describe, introduce
 from napari_unet.models.library import Entry, list_models, misfit, user_folder, with_reading
 from napari_unet.settings import Normalization
 from napari_unet.widget.card_dialog import CardDialog
+from napari_unet.widget.card_trial import CardTrial
 from napari_unet.widget.channels import MEAN, list_sources
 from napari_unet.widget.fields import choice, column, named, row, text_line
 from napari_unet.widget.model_menu import ModelMenu
+from napari_unet.widget.pictures import grey_plane
 from napari_unet.widget.segment_panel import SegmentPanel
 from napari_unet.widget.session import LoadedModel, Session
-from napari_unet.widget.trial import Piece, piece_in_view
-from napari_unet.widget.trial_dialog import TrialDialog, grey_plane
+from napari_unet.widget.trial import piece_in_view
+from napari_unet.widget.trial_dialog import TrialDialog
 
 ENDINGS = "*.safetensors *.pth *.pt *.ckpt *.onnx *.h5 *.hdf5 *.keras *.zip *.yaml *.yml"
 OPEN_FILTER = f"Weights of a U-Net ({ENDINGS});;All files (*)"
@@ -111,7 +112,7 @@ class ModelPanel:
         self.try_readings.changed.connect(self.try_all)
         self.open_model.changed.connect(self._on_open)
         self.save_model.changed.connect(self._on_save)
-        self.card.changed.connect(self.show_card)
+        self.card.changed.connect(lambda _: self.show_card())
         session.model_changed.connect(self._show_model)
         session.busy_changed.connect(self._on_busy)
         session.layers_changed.connect(self._refit)
@@ -141,18 +142,37 @@ class ModelPanel:
             self._session.tell(str(error), warn=True)
         self._refit()
 
-    def show_card(self) -> CardDialog | None:
-        """Open the card of the model in use."""
-        model = self._session.model
-        if model is None:
+    def show_card(
+        self, model: LoadedModel | None = None, preset: dict[str, Any] | None = None
+    ) -> CardDialog | None:
+        """Open the card of the model in use, or of another reading of its file.
+
+        Parameters
+        ----------
+        model : LoadedModel, optional
+            The one in use if not given.
+        preset : dict, optional
+            Fields of the card that are set already, as plain values.
+
+        Returns
+        -------
+        CardDialog or None
+            None if there is no model.
+        """
+        shown = model or self._session.model
+        if shown is None:
             return None
         dialog = CardDialog(
-            model,
+            shown,
             can_try=self._segment.subject() is not None,
+            preset=preset,
             parent=self.container.native.window(),
         )
-        dialog.saved.connect(lambda changes: self._change_card(model, changes))
-        dialog.tried.connect(lambda values: self._try_card(model, values))
+        trial = CardTrial(self._session, self._segment, shown, dialog)
+        dialog.saved.connect(
+            lambda changes, told: trial.then(lambda: self._change_card(shown, changes, told))
+        )
+        dialog.tried.connect(trial.ask)
         dialog.open()
         return dialog
 
@@ -173,13 +193,7 @@ class ModelPanel:
             for number in range(len(titles))
             for changes in ways.values()
         ]
-        self._try(
-            model,
-            groups,
-            trials,
-            model.reading * len(ways),
-            lambda number: self._take_trial(model, trials[number]),
-        )
+        self._try(model, groups, trials, len(ways))
 
     # -- private ------------------------------------------------------------------------------
 
@@ -247,6 +261,16 @@ class ModelPanel:
         elif picked != model:
             self.load(picked.reference)
 
+    def _adjust_trial(
+        self, model: LoadedModel, result: dict[str, Any], plain: int, trial: dict[str, Any]
+    ) -> None:
+        """Open the card of a reading that was tried; ``plain`` is the trial with it as it is."""
+        card = Card.model_validate(result["cards"][str(plain)])
+        facts = {**model.facts, "assumptions": result["assumptions"][str(plain)]}
+        self.show_card(
+            replace(model, card=card, facts=facts, reading=trial["reading"]), trial["card"]
+        )
+
     def _on_open(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
             self.container.native, "Open weights of a U-Net", str(self._folder()), OPEN_FILTER
@@ -301,8 +325,10 @@ class ModelPanel:
         is_elsewhere = model is not None and model.card.source is not None
         return model.path.parent if model and is_elsewhere else user_folder().parent
 
-    def _change_card(self, model: LoadedModel, changes: dict[str, Any]) -> None:
-        """Save the model with a changed card and use it."""
+    def _change_card(
+        self, model: LoadedModel, changes: dict[str, Any], told: dict[str, str] | None = None
+    ) -> None:
+        """Save the model with a changed card, read as a person says, and use it."""
         self._session.start(
             "Saving the card",
             "edit_card",
@@ -310,63 +336,49 @@ class ModelPanel:
             quiet=True,
             model=model.reference,
             card=changes,
+            assume=told or {},
         )
-
-    def _try_card(self, model: LoadedModel, values: dict[str, Any]) -> None:
-        """Show what a changed card makes of what is in view, beside the card as it is."""
-        trials: list[dict[str, Any]] = [
-            {"reading": model.reading},
-            {"reading": model.reading, "card": values},
-        ]
-        self._try(model, {"": ["as it is", "as set now"]}, trials, 1, None)
 
     def _try(
         self,
         model: LoadedModel,
         groups: dict[str, list[str]],
         trials: list[dict[str, Any]],
-        chosen: int,
-        pick: Callable[[int], None] | None,
+        ways: int,
     ) -> None:
-        """Run trials on a piece of what is in view and show what comes out."""
+        """Run trials, so many of each reading, on a piece of what is in view; show what comes."""
         subject = self._segment.subject()
         if subject is None:
             self._session.tell("Open an image first; the models are tried on what is in view.")
             return
         piece = piece_in_view(self._session.viewer, subject, model.card.architecture.spatial_dims)
         settings = self._segment.settings(piece.channels, invert=subject.invert)
+
+        def show(result: dict[str, Any]) -> None:
+            """Let the person look."""
+            grey = grey_plane(piece.array, piece.axes, piece.channels)
+            dialog = TrialDialog(
+                groups, result, grey, model.reading * ways, parent=self.container.native.window()
+            )
+            dialog.picked.connect(lambda number: self._take_trial(model, trials[number]))
+            dialog.adjusted.connect(
+                lambda number: self._adjust_trial(
+                    model, result, number - number % ways, trials[number]
+                )
+            )
+            self._session.tell("Look which one marks your objects.")
+            dialog.open()
+
         self._session.start(
             "Trying on what is in view",
             "try_models",
-            lambda result: self._show_trials(groups, result, piece, chosen, pick),
+            show,
             arrays={"image": piece.array},
             model=model.reference,
             axes=piece.axes,
             settings=settings.replace(tile_px=None).model_dump(mode="json"),
             trials=trials,
         )
-
-    def _show_trials(
-        self,
-        groups: dict[str, list[str]],
-        result: dict[str, Any],
-        piece: Piece,
-        chosen: int,
-        pick: Callable[[int], None] | None,
-    ) -> None:
-        grey = grey_plane(piece.array, piece.axes, piece.channels)
-        dialog = TrialDialog(
-            groups,
-            result,
-            grey,
-            chosen,
-            can_pick=pick is not None,
-            parent=self.container.native.window(),
-        )
-        if pick is not None:
-            dialog.picked.connect(pick)
-        self._session.tell("Look which one marks your objects.")
-        dialog.open()
 
     def _on_loaded(self, result: dict[str, Any]) -> None:
         card = Card.model_validate(result["card"])

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QButtonGroup,
     QDialog,
@@ -21,10 +20,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unet.models.card import FOREGROUND, Card
+from napari_unet.models.card import Card
+from napari_unet.widget.pictures import PICTURE_PX, answer, as_grey, picture
 
-PICTURE_PX = 190
-TINT = np.array((255, 140, 0), np.float32)
 HEIGHT_PX = 680
 
 
@@ -41,13 +39,13 @@ class TrialDialog(QDialog):
         What they were tried on, grey.
     chosen : int
         The trial that is in use now.
-    can_pick : bool
-        Whether one of them is to be picked here, or they are only shown.
     parent : QWidget, optional
         The window it belongs to.
     """
 
     picked = Signal(int)
+    adjusted = Signal(int)
+    """The trial whose single assumptions are to be changed, in the window of the card."""
 
     def __init__(
         self,
@@ -55,15 +53,13 @@ class TrialDialog(QDialog):
         result: dict[str, Any],
         image: np.ndarray,
         chosen: int = 0,
-        *,
-        can_pick: bool = True,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self.setObjectName("trial_dialog")
         self.setWindowTitle("Which one is right?")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self._result, self._grey, self._can_pick = result, _grey(image), can_pick
+        self._result, self._grey = result, as_grey(image)
         self._group = QButtonGroup(self)
         self._group.idToggled.connect(self._follow)
         self.buttons = QDialogButtonBox(
@@ -73,7 +69,14 @@ class TrialDialog(QDialog):
         self.use.setText("Use this one")
         self.use.setObjectName("use_trial")
         self.use.setToolTip("Label the image with the one that is marked.")
-        self.use.setVisible(can_pick)
+        self.adjust = self.buttons.addButton(
+            "Adjust this one…", QDialogButtonBox.ButtonRole.ActionRole
+        )
+        self.adjust.setObjectName("adjust_trial")
+        self.adjust.setToolTip(
+            "Change single assumptions of the one that is marked, and see what each change does."
+        )
+        self.adjust.clicked.connect(self._on_adjusted)
         self.buttons.accepted.connect(self._on_accepted)
         self.buttons.rejected.connect(self.reject)
         grid = self._lay_out(groups)
@@ -96,7 +99,7 @@ class TrialDialog(QDialog):
         grid = QGridLayout()
         grid.setSpacing(10)
         seen = QVBoxLayout()
-        seen.addWidget(_picture(np.repeat(self._grey[..., None], 3, -1)))
+        seen.addWidget(picture(np.repeat(self._grey[..., None], 3, -1)))
         seen.addWidget(self._hint(), 1)
         grid.addLayout(seen, 1, 0)
         number = 0
@@ -122,8 +125,8 @@ class TrialDialog(QDialog):
     def _hint(self) -> QLabel:
         """Say what the pictures mean."""
         hint = QLabel(
-            "The image as you see it. Beside it, what would be labelled is orange."
-            + (" Pick the one that marks your objects." if self._can_pick else "")
+            "The image as you see it. Beside it, what would be labelled is orange. Pick the one "
+            "that marks your objects."
         )
         hint.setWordWrap(True)
         hint.setMaximumWidth(PICTURE_PX)
@@ -149,10 +152,8 @@ class TrialDialog(QDialog):
             layout.addWidget(button)
         else:
             card = Card.model_validate(self._result["cards"][str(number)])
-            foreground = foreground_of(card, np.asarray(probability))
-            threshold = card.instances.threshold
-            layout.addWidget(_picture(_tinted(self._grey, foreground, threshold)))
-            share = float((foreground >= threshold).mean())
+            rgb, share = answer(self._grey, card, probability)
+            layout.addWidget(picture(rgb))
             layout.addWidget(button)
             layout.addWidget(QLabel(f"{share:.0%} of it labelled"))
         layout.addStretch(1)
@@ -161,76 +162,12 @@ class TrialDialog(QDialog):
     def _follow(self, *_: Any) -> None:
         """Let the button follow the choice."""
         self.use.setEnabled(self._group.checkedId() >= 0)
+        self.adjust.setEnabled(self._group.checkedId() >= 0)
 
     def _on_accepted(self) -> None:
         self.picked.emit(self._group.checkedId())
         self.accept()
 
-
-def foreground_of(card: Card, probability: np.ndarray) -> np.ndarray:
-    """Return the probability that there is something, of one plane.
-
-    Parameters
-    ----------
-    card : Card
-        Says what the outputs are.
-    probability : ndarray of float32, shape (classes, Y, X) or (classes, Z, Y, X)
-        Of a volume the middle plane is taken.
-
-    Returns
-    -------
-    ndarray of float32, shape (Y, X)
-        In 0..1.
-    """
-    if probability.ndim > 3:
-        probability = probability.reshape(len(probability), -1, *probability.shape[-2:])
-        probability = probability[:, probability.shape[1] // 2]
-    if FOREGROUND in card.outputs:
-        return probability[card.outputs.index(FOREGROUND)]
-    if len(probability) == 1:
-        return probability[0]
-    return np.clip(1 - probability[0], 0, 1)
-
-
-def grey_plane(array: np.ndarray, axes: str, channels: tuple[int, ...] | None) -> np.ndarray:
-    """Return one grey plane of an image to look at, shape (Y, X)."""
-    image = np.asarray(array, np.float32)
-    if "C" in axes:
-        image = np.moveaxis(image, axes.index("C"), 0)
-        image = (image[list(channels)] if channels else image).mean(axis=0)
-    while image.ndim > 2:
-        image = image[len(image) // 2]
-    return image
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    """Scale an image to 0..255 so that it can be seen."""
-    values = np.nan_to_num(np.asarray(image, np.float32))
-    low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0, 1)
-    return np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255
-
-
-def _tinted(grey: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Lay over an image what would be labelled, the stronger the surer."""
-    sure = np.clip((np.nan_to_num(probability) - threshold) / (1 - threshold), 0, 1)
-    share = np.where(probability >= threshold, 0.35 + 0.4 * sure, 0)[..., None]
-    return grey[..., None] * (1 - share) + TINT * share
-
-
-def _picture(rgb: np.ndarray) -> QLabel:
-    """Show an array (Y, X, 3) as a picture of a fixed size."""
-    data = np.ascontiguousarray(np.clip(rgb, 0, 255).astype(np.uint8))
-    height, width = data.shape[:2]
-    image = QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888).copy()
-    picture = QLabel()
-    picture.setFixedSize(PICTURE_PX, PICTURE_PX)
-    picture.setAlignment(Qt.AlignmentFlag.AlignCenter)
-    picture.setPixmap(
-        QPixmap.fromImage(image).scaled(
-            PICTURE_PX,
-            PICTURE_PX,
-            Qt.AspectRatioMode.KeepAspectRatio,
-            Qt.TransformationMode.SmoothTransformation,
-        )
-    )
-    return picture
+    def _on_adjusted(self) -> None:
+        self.adjusted.emit(self._group.checkedId())
+        self.reject()

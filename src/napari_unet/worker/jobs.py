@@ -7,16 +7,14 @@ models that are kept warm, and the probabilities that are kept for later.
 from __future__ import annotations
 
 import gc
-import math
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from napari_unet.arrays import metrics
-from napari_unet.arrays.axes import Planes, plan_planes
+from napari_unet.arrays.axes import plan_planes
 from napari_unet.arrays.differences import compare_classes, compare_objects
 from napari_unet.arrays.instances import find_instances
 from napari_unet.errors import Cancelled, UnetError, WorkerError
@@ -33,19 +31,14 @@ from napari_unet.network.allocator import return_memory
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs.background import Background
 from napari_unet.runs.predict import find_labels, predict_steps
-from napari_unet.runs.progress import Job, Note, TileDone
+from napari_unet.runs.progress import Job, TileDone
 from napari_unet.settings import InstanceSettings, SegmentSettings, checked
-from napari_unet.worker import learning
-from napari_unet.worker.channel import LABELS_FILE
+from napari_unet.worker import learning, segmenting
 from napari_unet.worker.kept import (
     Kept,
     Recent,
-    describe_probability,
-    fingerprint,
-    new_probability,
     open_probability,
 )
-from napari_unet.worker.preview import SURROUNDINGS_PX, Nearest, Preview, Watched
 from napari_unet.worker.protocol import as_region
 from napari_unet.worker.spots import REASONS, find_spot
 from napari_unet.worker.unfinished import MODEL_FILE, Lesson, read_lesson
@@ -54,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_unet.models.assumptions import Assumption
-    from napari_unet.models.card import Card
     from napari_unet.models.opening import Reading
     from napari_unet.worker.__main__ import Call
     from napari_unet.worker.protocol import Array
@@ -65,10 +57,6 @@ ModelKey = tuple[Path, int, int, int]
 """File, reading, time of the last change, size."""
 
 MODELS_KEPT = 3
-LIVE_TILE_PX = 848
-"""Larger tiles are faster in all, but the first labels of a large image come later."""
-LIVE_FROM_PX = 1536**2
-"""Smaller planes are done so soon that the fastest tiles are best."""
 
 
 class Opened(NamedTuple):
@@ -254,41 +242,10 @@ def segment(
     call: Call, *, model: str, axes: str, settings: Values, view: Sequence[Any] | None = None
 ) -> Job[Values]:
     """Label an image, what the person sees first; its probabilities are kept under a token."""
-    started = time.monotonic()
     loaded = yield from _in_background(_models.get, model)
-    card, chosen = loaded.card, checked(SegmentSettings, settings)
-    image = call.arrays["image"]
-    planes = plan_planes(image.shape, axes, card.architecture.spatial_dims)
-    token = call.folder / "probability.npy"
-    run = yield from _in_background(fingerprint, str(_models.key(model)), image, axes, chosen)
-    probability = _recent.open_again(run, token)
-    is_new = probability is None
-    if probability is None:
-        probability = new_probability(token, (card.architecture.classes, *planes.out_shape))
-    preview = Preview(
-        card, chosen.instances, probability, planes.out_axes, call.folder / LABELS_FILE
-    )
-    count = _Count(planes)
-    if is_new:
-        watched = Watched(probability)
-        first = None if view is None else as_region(view)
-        nearest = Nearest(planes, lambda: call.looked_at() or first)
-        live = _with_live_tiles(chosen, loaded, planes)
-        tiles = predict_steps(
-            loaded, image, axes, live, watched, order=nearest.tile, next_plane=nearest.plane
-        )
-        yield from count.tiles(_shown(tiles, watched, preview))
-        _recent.keep(run, token)
-    yield from count.planes(_found(preview, probability, card, chosen.instances))
-    describe_probability(token, card, planes.out_axes)
-    return {
-        "labels": preview.labels,
-        "probability": probability,
-        "token": token,
-        "axes": planes.out_axes,
-        "seconds": time.monotonic() - started,
-        "notes": count.notes,
-    }
+    chosen, file = checked(SegmentSettings, settings), str(_models.key(model))
+    seen = None if view is None else as_region(view)
+    return (yield from segmenting.segment(call, loaded, file, axes, chosen, seen, _recent))
 
 
 def label(
@@ -303,11 +260,8 @@ def label(
     """Find objects again in probabilities that were kept, or are sent with their axes."""
     kept = _kept(call, token, model, axes)
     chosen = checked(InstanceSettings, settings)
-    preview = Preview(kept.card, chosen, kept.probability, kept.axes, call.folder / LABELS_FILE)
-    if view is not None:
-        yield (yield from _in_background(preview.label, as_region(view), SURROUNDINGS_PX))
-    yield from _found(preview, kept.probability, kept.card, chosen)
-    return {"labels": preview.labels}
+    seen = None if view is None else as_region(view)
+    return (yield from segmenting.label_again(call, kept, chosen, seen))
 
 
 def uncertain(
@@ -362,23 +316,28 @@ def go_on(call: Call, *, training: str) -> Job[Values]:
 
 
 def compare(call: Call, *, old: str, new: str, axes: str, settings: Values) -> Job[Values]:
-    """Label an image with two models and tell what the new one labels otherwise."""
+    """Label an image with two models and tell what the new one labels otherwise.
+
+    Objects are found as each card suggests, unless the person has set something else.
+    """
     image, chosen = call.arrays["image"], checked(SegmentSettings, settings)
-    found: dict[str, Array] = {}
-    is_semantic = False
+    models: dict[str, Model] = {}
     for which, reference in (("old", old), ("new", new)):
-        loaded = yield from _in_background(_models.get, reference)
-        planes = plan_planes(image.shape, axes, loaded.card.architecture.spatial_dims)
-        probability = np.zeros((loaded.card.architecture.classes, *planes.out_shape), np.float32)
-        yield from predict_steps(loaded, image, axes, chosen, probability)
+        models[which] = yield from _in_background(_models.get, reference)
+    is_suggested = chosen.instances in [model.card.instances for model in models.values()]
+    found: dict[str, Array] = {}
+    for which, model in models.items():
+        card = model.card
+        planes = plan_planes(image.shape, axes, card.architecture.spatial_dims)
+        probability = np.zeros((card.architecture.classes, *planes.out_shape), np.float32)
+        yield from predict_steps(model, image, axes, chosen, probability)
+        instances = card.instances if is_suggested else chosen.instances
         found[which] = np.zeros(planes.out_shape, np.int32)
         for index in planes.indices():
             at = planes.out_index(index)
             plane = probability[(slice(None), *at)]
-            found[which][at] = yield from _in_background(
-                find_labels, loaded.card, plane, chosen.instances
-            )
-        is_semantic |= loaded.card.labels == "semantic"
+            found[which][at] = yield from _in_background(find_labels, card, plane, instances)
+    is_semantic = any(model.card.labels == "semantic" for model in models.values())
     tell = compare_classes if is_semantic else compare_objects
     differences = yield from _in_background(tell, found["old"], found["new"])
     counts = {"added": differences.added, "gone": differences.gone, "changed": differences.changed}
@@ -437,78 +396,6 @@ def _tried(
     changed = {key for key, value in changes.items() if getattr(card, key) != value}
     told = told_of(card, changed & (card.assumed.keys() | card.told.keys()), changes)
     return Model(chosen.load().net, card.replace(**changes, **told)), chosen.assumptions
-
-
-class _Count:
-    """Counts the tiles of all planes and the search for objects as one piece of work."""
-
-    def __init__(self, planes: Planes) -> None:
-        self.notes: list[str] = []
-        self._tiles = 0
-        self._planes = planes.count
-
-    def tiles(self, job: Job[R]) -> Job[R]:
-        """Pass on the progress of the network."""
-        return (yield from self._relay(job, 0))
-
-    def planes(self, job: Job[R]) -> Job[R]:
-        """Pass on the progress of the search for objects."""
-        return (yield from self._relay(job, self._tiles))
-
-    def _relay(self, job: Job[R], before: int) -> Job[R]:
-        result = _Result(job)
-        for event in result:
-            if isinstance(event, Note):
-                self.notes.append(event.text)
-            if isinstance(event, TileDone):
-                self._tiles = self._tiles or event.total
-                event = TileDone(before + event.done, self._tiles + self._planes)
-            yield event
-        return result.value
-
-
-class _Result(Generic[R]):
-    """Goes through the progress of a job and keeps what it returns."""
-
-    value: R
-
-    def __init__(self, job: Job[R]) -> None:
-        self._job = job
-
-    def __iter__(self) -> Job[None]:
-        """Yield the progress."""
-        self.value = yield from self._job
-
-
-def _with_live_tiles(settings: SegmentSettings, model: Model, planes: Planes) -> SegmentSettings:
-    """Choose tiles after each of which a person sees something new, unless they were chosen."""
-    is_large = math.prod(planes.spatial_shape) > LIVE_FROM_PX
-    if settings.tile_px is not None or not is_large or 6 * model.net.halo > LIVE_TILE_PX:
-        return settings
-    return settings.replace(tile_px=LIVE_TILE_PX)
-
-
-def _shown(tiles: Job[Any], watched: Watched, preview: Preview) -> Job[None]:
-    """Run a network and label each tile as it is done, unless it is the whole image."""
-    with Background() as background:
-        for event in tiles:
-            yield event
-            for region in watched.take():
-                if not preview.is_all(region):
-                    yield (yield from background.run(preview.label, region))
-
-
-def _found(
-    preview: Preview, probability: Array, card: Card, settings: InstanceSettings
-) -> Job[None]:
-    """Find the objects of each plane as a whole and show them."""
-    planes = preview.planes
-    with Background() as background:
-        for done, index in enumerate(planes.indices(), start=1):
-            plane = probability[(slice(None), *planes.out_index(index))]
-            labels = yield from background.run(find_labels, card, plane, settings)
-            yield from preview.finish(index, labels)
-            yield TileDone(done, planes.count)
 
 
 def _in_background(function: Callable[..., R], *arguments: Any) -> Job[R]:
