@@ -3,8 +3,9 @@
     make pictures
 
 The steps are those of ``tests/test_loop.py``, so a picture cannot show what does not work. They
-use an image of the Data Science Bowl 2018 (CC0); where its folder is, is told by
-NAPARI_UNET_TEST_DATA.
+use images of the Data Science Bowl 2018 (CC0); where their folder is, is told by
+NAPARI_UNET_TEST_DATA. With the usual budget of 60 s the retrained model must be taken, or no
+picture is complete: on a machine that is busy meanwhile it may learn too little for that.
 """
 
 from __future__ import annotations

@@ -341,6 +341,13 @@ def test_a_training_left_behind_is_offered_and_goes_on(broken_off, dock) -> None
     assert dock.session.model.card.name == "nuclei 2"
 
 
+def test_what_cannot_go_on_is_cleared_away(broken_off, make_dock) -> None:
+    (broken_off / unfinished.STATE_FILE).write_bytes(b"cut off")
+    dock = make_dock()
+    assert dock.retrain_panel.broken_off.offered is None
+    assert not broken_off.exists()
+
+
 def test_a_training_left_behind_can_be_discarded(broken_off, dock) -> None:
     find(dock, "discard_training").click()
     assert not broken_off.exists()

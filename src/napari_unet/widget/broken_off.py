@@ -17,6 +17,7 @@ from napari_unet.worker.unfinished import (
     Unfinished,
     discard,
     find_unfinished,
+    find_useless,
     lock_path,
     new_training,
 )
@@ -60,6 +61,9 @@ class BrokenOff:
         self.discard.changed.connect(self._on_discard)
         session.busy_changed.connect(self.refresh)
         session.closed.connect(self.end)
+        for folder in find_useless():
+            if _is_free(folder):
+                discard(folder)
         self.refresh()
 
     def begin(self) -> Path:

@@ -77,6 +77,9 @@ class Comparison(QWidget):
         self._hidden: Labels | None = None
         self._wanted = OFF
         self.legend = QLabel(objectName="difference_legend", wordWrap=True)
+        policy = self.legend.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.legend.setSizePolicy(policy)
         self.legend.setVisible(False)
         self._group = QButtonGroup(self)
         self.buttons: dict[str, QRadioButton] = {}

@@ -132,7 +132,7 @@ def _table(
     grid = QGridLayout()
     grid.setHorizontalSpacing(18)
     grid.setColumnStretch(0, 1)
-    heads = ("on labels kept aside", f"before<br>({names[0]})", f"<b>after</b><br>({names[1]})")
+    heads = ("on held-out labels", f"before<br>({names[0]})", f"<b>after</b><br>({names[1]})")
     for column, text in enumerate(heads):
         grid.addWidget(_cell(text, is_number=column > 0), 0, column)
     shown = [line for line in SHOWN_SCORES if line[0] in before and line[0] in after]

@@ -28,7 +28,7 @@ class LearningCurve(QWidget):
         super().__init__(parent)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
-            "Orange: the loss on what is learned from. Blue: the score on the labels kept aside, "
+            "Orange: the loss on what is learned from. Blue: the score on held-out labels, "
             "0 at the foot and 1 at the top; dashed where it began."
         )
         self.loss: Points = []
@@ -110,7 +110,7 @@ class LearningCurve(QWidget):
         painter.drawPolyline(QPolygonF(line))
         for point in line:
             painter.drawEllipse(point, 2, 2)
-        latest = f"score kept aside {self.score[-1][1]:.2f}"
+        latest = f"held-out score {self.score[-1][1]:.2f}"
         self._caption(painter, plot, latest, Qt.AlignmentFlag.AlignRight)
 
     def _caption(self, painter: QPainter, plot: QRectF, text: str, side: Qt.AlignmentFlag) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QDialog,
@@ -65,7 +65,6 @@ class VersionsDialog(QDialog):
         self.setObjectName("versions_dialog")
         self.setWindowTitle("Versions")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.resize(*SIZE_PX)
         self._in_use, self._compare = in_use, compare
         self._versions = versions
         self._comparison: Comparison | None = None
@@ -95,6 +94,10 @@ class VersionsDialog(QDialog):
         self._layout.addLayout(row)
         self.finished.connect(lambda _: self._end_comparison())
         self.fill(versions)
+
+    def sizeHint(self) -> QSize:
+        """Return the size at which all columns are seen, in pixels."""
+        return QSize(*SIZE_PX)
 
     def fill(self, versions: list[Version]) -> None:
         """Show versions, each under the one it learned from; the one in use is marked."""

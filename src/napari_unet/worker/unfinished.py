@@ -197,6 +197,18 @@ def find_unfinished() -> list[Unfinished]:
     return found
 
 
+def find_useless() -> list[Path]:
+    """List the folders in which there is no training that can go on.
+
+    Returns
+    -------
+    list of Path
+        Those of trainings that are just beginning are among them: they are locked.
+    """
+    useful = {found.folder for found in find_unfinished()}
+    return [folder for folder in unfinished_folder().glob("*/") if folder not in useful]
+
+
 def discard(folder: Path) -> None:
     """Remove a training for good; what cannot be removed now no longer counts as one.
 
@@ -210,7 +222,9 @@ def discard(folder: Path) -> None:
 
 
 def _used(state: Path) -> float | None:
-    """Read from the header of a checkpoint how much of the budget is used; None without one."""
+    """Read from the header of a checkpoint how much of the budget is used; None if damaged."""
+    if not state.exists():
+        return 0.0  # the old model was still being judged
     try:
         with safe_open(state, framework="numpy") as file:
             (text,) = (file.metadata() or {}).values()
