@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.arrays.tiles import cut_tile, mirrored, moved_tile, plan_tiles, split_tile
+from napari_unet.arrays.tiles import (
+    cut_tile,
+    mirrored,
+    moved_tile,
+    plan_tiles,
+    plan_tiles_around,
+    split_tile,
+)
 from napari_unet.errors import TileSizeError
 
 PADDED = st.tuples(st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 6), st.integers(1, 20))
@@ -37,6 +44,37 @@ def test_tiles_of_a_padded_network_cover_each_pixel_once_on_the_grid_with_a_full
             assert core.start - outer.start == local.start
             assert core.stop - outer.start == local.stop
     assert len({tuple(part.stop - part.start for part in tile.outer) for tile in tiles}) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(shape=SHAPES, grid=PADDED, seed=st.integers(0, 10**6))
+def test_tiles_around_a_region_cover_each_pixel_once_on_the_grid_with_a_full_halo(
+    shape, grid, seed
+):
+    stride, halos, cores = grid
+    halo, tile_px = halos * stride, (2 * halos + cores) * stride
+    random = np.random.default_rng(seed)
+    region = [slice(*np.sort(random.choice(size + 1, 2, replace=False))) for size in shape]
+    tiles = plan_tiles_around(shape, region, tile_px, halo, stride)
+
+    assert (times_written(shape, tiles) == 1).all()
+    for tile in tiles:
+        for size, outer, core, local in zip(shape, tile.outer, tile.core, tile.local, strict=True):
+            padded = -(-size // stride) * stride
+            assert 0 <= outer.start < outer.stop <= padded
+            assert outer.stop - outer.start <= max(tile_px, stride)
+            assert outer.start % stride == 0
+            assert (outer.stop - outer.start) % stride == 0
+            assert outer.start == 0 or core.start - outer.start >= halo
+            assert outer.stop == padded or outer.stop - core.stop >= halo
+            assert core.start - outer.start == local.start
+            assert core.stop - outer.start == local.stop
+
+
+def test_a_region_as_large_as_a_core_is_one_tile():
+    tiles = plan_tiles_around((1000, 1000), (slice(300, 500), slice(410, 590)), 250, 16, 8)
+    inside = [t for t in tiles if 296 <= t.core[0].start < 500 and 408 <= t.core[1].start < 590]
+    assert [t.core for t in inside] == [(slice(296, 504), slice(408, 592))]
 
 
 def test_a_volume_is_covered_once_too():

@@ -12,6 +12,7 @@ from napari_unet.runs.predict import predict, segment
 from napari_unet.runs.samples import Sample, prepare_plane
 from napari_unet.runs.zoom import (
     choose_zoom,
+    rescaled,
     resize,
     resize_labels,
     zoomed_instances,
@@ -30,6 +31,19 @@ def test_the_factor_is_that_of_the_two_object_sizes(model) -> None:
     assert choose_zoom(model.card, SegmentSettings(object_size_px=80)) == 0.25
     assert zoomed_shape((100, 3), 0.25) == (25, 1)
     assert zoomed_instances(InstanceSettings(min_size=64), 0.25).min_size == 4
+
+
+@pytest.mark.parametrize(("size", "new"), [(100, 37), (37, 100), (50, 50), (3, 1), (1, 40)])
+def test_parts_of_a_plane_are_parts_of_it_at_another_size(size, new) -> None:
+    ends = sorted({0, size // 3, size // 2, size})
+    parts = [
+        rescaled([slice(a, b)], [size], [new])[0] for a, b in zip(ends, ends[1:], strict=False)
+    ]
+    assert parts[0].start == 0
+    assert parts[-1].stop == new
+    assert all(part.start < part.stop <= new for part in parts)
+    if new >= size:
+        assert all(a.stop == b.start for a, b in zip(parts, parts[1:], strict=False))
 
 
 @pytest.mark.parametrize("size", [1.0, 321.0])

@@ -67,6 +67,33 @@ def zoomed_shape(shape: Sequence[int], zoom: float) -> tuple[int, ...]:
     return tuple(max(1, round(size * zoom)) for size in shape)
 
 
+def rescaled(
+    part: Sequence[slice], shape: Sequence[int], other: Sequence[int]
+) -> tuple[slice, ...]:
+    """Return where a part of a plane lies in the same plane of another size.
+
+    Parameters
+    ----------
+    part : sequence of slice
+        One per spatial axis.
+    shape : sequence of int
+        Size (*spatial) of the plane the part is counted in.
+    other : sequence of int
+        The other size.
+
+    Returns
+    -------
+    tuple of slice
+        At least one pixel; parts that cover the plane cover the other one, too.
+    """
+    spans = []
+    for span, size, new in zip(part, shape, other, strict=True):
+        start, stop = round(span.start * new / size), round(span.stop * new / size)
+        start = min(start, new - 1)
+        spans.append(slice(start, max(stop, start + 1)))
+    return tuple(spans)
+
+
 def zoomed_instances(settings: InstanceSettings, zoom: float) -> InstanceSettings:
     """Return the same settings for labels of a scaled plane: the smallest size scales along."""
     return settings.replace(min_size=min(1_000_000, round(settings.min_size * zoom**2)))

@@ -43,20 +43,45 @@ class Recent:
     """The run whose probabilities were computed last: the same is not computed twice."""
 
     def __init__(self) -> None:
-        self._run = ""
+        self._run = self._pixels = ""
         self._path: Path | None = None
 
-    def keep(self, run: str, path: Path) -> None:
-        """Remember where the probabilities of a run are."""
-        self._run, self._path = run, path
+    @staticmethod
+    def describe(model: str, image: Array, axes: str, settings: SegmentSettings) -> str:
+        """Return what is the same for two runs only if they do the same to their images.
 
-    def open_again(self, run: str, path: Path) -> Array | None:
+        Parameters
+        ----------
+        model : str
+            What tells the model, e.g. its file and when that was written.
+        image : ndarray
+            Its pixels are not looked at.
+        axes : str
+            Their axes.
+        settings : SegmentSettings
+            How objects are found in the probabilities makes no difference.
+
+        Returns
+        -------
+        str
+            For the other methods.
+        """
+        other = settings.replace(instances=InstanceSettings()).model_dump_json()
+        return "\n".join((model, axes, str(image.shape), str(image.dtype), other))
+
+    def keep(self, run: str, image: Array, path: Path) -> None:
+        """Remember where the probabilities of a run are."""
+        self._run, self._pixels, self._path = run, checksum(image), path
+
+    def open_again(self, run: str, image: Array, path: Path) -> Array | None:
         """Give the probabilities of the same run another name.
 
         Parameters
         ----------
         run : str
-            The :func:`fingerprint` of what is to be computed.
+            What is to be computed, as :meth:`describe` tells it.
+        image : ndarray
+            Its image; the pixels are looked at only if all else is the same.
         path : Path
             The new name.
 
@@ -65,7 +90,7 @@ class Recent:
         ndarray of float32 or None
             None if this was not the last run, or its file has gone.
         """
-        if self._path is None or run != self._run:
+        if self._path is None or run != self._run or checksum(image) != self._pixels:
             return None
         try:
             os.link(self._path, path)
@@ -75,37 +100,24 @@ class Recent:
         return open_array(path)
 
 
-def fingerprint(model: str, image: Array, axes: str, settings: SegmentSettings) -> str:
-    """Return what is the same for two runs only if they give the same probabilities.
+def checksum(image: Array) -> str:
+    """Return what is the same only for equal pixels.
 
     Parameters
     ----------
-    model : str
-        What tells the model, e.g. its file and when that was written.
     image : ndarray
-        The pixels.
-    axes : str
-        Their axes.
-    settings : SegmentSettings
-        How objects are found in the probabilities makes no difference.
+        In memory or mapped; a few rows are looked at at a time.
 
     Returns
     -------
     str
         A checksum.
     """
-    told = (
-        model,
-        axes,
-        str(image.shape),
-        str(image.dtype),
-        settings.replace(instances=InstanceSettings()).model_dump_json(),
-    )
-    checksum = hashlib.blake2b("\n".join(told).encode())
+    seen = hashlib.blake2b()
     for part in image if image.ndim > 2 else image[None]:
         for start in range(0, len(part), ROWS_AT_ONCE):
-            checksum.update(np.ascontiguousarray(part[start : start + ROWS_AT_ONCE]).data)
-    return checksum.hexdigest()
+            seen.update(np.ascontiguousarray(part[start : start + ROWS_AT_ONCE]).data)
+    return seen.hexdigest()
 
 
 def new_probability(path: Path, shape: tuple[int, ...]) -> Array:

@@ -88,7 +88,7 @@ class Preview:
     def __init__(
         self, card: Card, settings: InstanceSettings, probability: Array, axes: str, path: Path
     ) -> None:
-        self._card, self._settings, self._probability = card, settings, probability
+        self.card, self._settings, self._probability = card, settings, probability
         self.planes = plan_planes(probability.shape[1:], axes, card.architecture.spatial_dims)
         self.labels: Array = np.lib.format.open_memmap(
             path, mode="w+", dtype=np.int32, shape=self.planes.out_shape
@@ -123,8 +123,8 @@ class Preview:
                 for part, around in zip(window, seen, strict=True)
             )
             probability = self._probability[(slice(None), *self.planes.out_index(index, seen))]
-            found = find_labels(self._card, probability, self._settings)[inner]
-            if self._card.labels != "semantic":
+            found = find_labels(self.card, probability, self._settings)[inner]
+            if self.card.labels != "semantic":
                 found = self._numbered_on(found)
             self.labels[self.planes.out_index(index, window)] = found
             largest = max(largest, int(found.max(initial=0)))
@@ -180,6 +180,13 @@ class Nearest:
 
     def __init__(self, planes: Planes, looked_at: Callable[[], Region | None]) -> None:
         self._planes, self._looked_at = planes, looked_at
+
+    def seen(self) -> tuple[slice, ...] | None:
+        """Return what is seen of a plane; None if nobody looks."""
+        spans = self._spans()
+        if spans is None:
+            return None
+        return tuple(slice(*spans[axis]) for axis in self._planes.spatial)
 
     def tile(self, remaining: Sequence[Tile]) -> Tile:
         """Pick the next tile of a plane."""
