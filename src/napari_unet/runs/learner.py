@@ -105,7 +105,7 @@ class Learner:
             _let_dropout_drop(self._net)
         self._measured = _measured_by(self._net)
         self._optimizer = _make_optimizer(self._net, settings, self.device)
-        self._scaler = _make_scaler(self._half(), self.device)
+        self._scaler = _make_scaler(self.half, self.device)
         self._random = np.random.default_rng(settings.seed)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._losses: list[float] = []
@@ -303,7 +303,7 @@ class Learner:
             )
         elif self.device.type != "cpu":
             self.device, self._at_once = torch.device("cpu"), self.settings.batch
-            self._scaler = _make_scaler(self._half(), self.device)
+            self._scaler = _make_scaler(self.half, self.device)
             self._notes.append(
                 Note("Memory of the GPU ran out; going on with the CPU, which is slower.")
             )
@@ -336,7 +336,7 @@ class Learner:
 
     def _answer(self, images: Tensor) -> Tensor:
         """Return what the network gives, in as many digits as the settings say."""
-        half = self._half()
+        half = self.half
         with self._dropping(), torch.autocast(self.device.type, half, enabled=half is not None):
             return self._forward(images).float()
 
@@ -434,8 +434,9 @@ class Learner:
         self._scaler.update()
         return True
 
-    def _half(self) -> torch.dtype | None:
-        """Return the fewer digits the network computes with, if any; its weights keep them all."""
+    @property
+    def half(self) -> torch.dtype | None:
+        """The fewer digits the network computes with, if any; its weights keep them all."""
         wanted = self.settings.precision
         is_half = wanted == "half" or (wanted == "auto" and is_fast_in_half(self.device))
         return half_dtype(self.device) if is_half else None
