@@ -125,6 +125,59 @@ def plan_tiles(
     return _products([list(_tiles_along_axis(size, tile_px, halo, grid)) for size in shape])
 
 
+def plan_tiles_around(
+    shape: Sequence[int],
+    region: Sequence[slice],
+    tile_px: int,
+    halo_px: int,
+    stride: int,
+    margin: int = 0,
+    smallest: int | None = None,
+) -> list[Tile]:
+    """Cover an image with tiles of which as few as possible cover a region of it.
+
+    The borders of the region are borders of tiles::
+
+        +----+----+----+
+        |    |    |    |
+        +----+----+----+
+        |    |view|    |
+        +----+----+----+
+
+    Parameters
+    ----------
+    shape : sequence of int
+        See :func:`plan_tiles`.
+    region : sequence of slice
+        Which part of the image; it is made a little larger so that it lies on the grid.
+    tile_px, halo_px, stride, margin, smallest : object
+        See :func:`plan_tiles`.
+
+    Returns
+    -------
+    list of Tile
+        Row by row. The cores partition the image; every ``outer`` starts on the grid.
+
+    Raises
+    ------
+    TileSizeError
+        If the tile has no room for a core between its halos, or is too small for the network.
+    """
+    grid = _Grid(stride, margin, stride if smallest is None else smallest)
+    halo = _ceil(halo_px, stride)
+    axes = []
+    for size, part in zip(shape, region, strict=True):
+        start, stop = _floor(part.start, stride), min(_ceil(part.stop, stride), size)
+        # A strip beside the region that is narrower than its halos goes with it.
+        start, stop = start * (start > 2 * halo), stop if size - stop > 2 * halo else size
+        ends = [0, start, stop, size]
+        cores = (slice(*pair) for pair in itertools.pairwise(ends) if pair[0] < pair[1])
+        axes.append(
+            [tile for core in cores for tile in _tiles_within(core, size, tile_px, halo, grid)]
+        )
+    return _products(axes)
+
+
 def split_tile(
     tile: Tile,
     shape: Sequence[int],
