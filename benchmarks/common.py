@@ -167,8 +167,12 @@ class Others:
     def __str__(self) -> str:
         if not PROC_STAT.exists():
             return "other programs not watched"
-        busy = (self._busy_seconds() - self._seconds) / (time.perf_counter() - self._start)
-        return f"other programs kept {max(busy, 0):.1f} processors busy"
+        return f"other programs kept {self.busy():.1f} processors busy"
+
+    def busy(self) -> float:
+        """Return how many processors they kept busy; 0 where nobody can tell."""
+        seconds = self._busy_seconds() - self._seconds
+        return max(seconds / (time.perf_counter() - self._start), 0.0)
 
     @staticmethod
     def _busy_seconds() -> float:

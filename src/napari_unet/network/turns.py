@@ -89,7 +89,7 @@ def average_over_turns(
         together = torch.cat([turn.there(seen) for turn in turns])
         answers = torch.split(compute(together, around), len(seen))
         for turn, box, answer in zip(turns, boxes, answers, strict=True):
-            total = total + turn.back(answer[(..., *within(box, around))])
+            total = total + turn.back(answer[(slice(None), slice(None), *within(box, around))])
     return total / len(TURNS)
 
 
