@@ -141,6 +141,25 @@ def describe_norms(card: Card) -> str:
     return ", ".join(sorted(kinds)) or "none"
 
 
+def describe_lesson(step: Learned) -> str:
+    """Say what a model learned from.
+
+    Parameters
+    ----------
+    step : Learned
+        One step of its history.
+
+    Returns
+    -------
+    str
+        E.g. ``2 regions on 1 plane, 14 objects``.
+    """
+    taught = _counted(step.planes, "plane")
+    if step.regions:
+        taught = f"{_counted(step.regions, 'region')} on {taught}"
+    return f"{taught}, {_counted(step.objects, 'object')}" if step.objects else taught
+
+
 def describe_normalization(how: Normalization) -> str:
     """Say how grey values are scaled.
 
@@ -212,10 +231,11 @@ def _learned(step: Learned) -> str:
         if name in step.before
     ]
     shown = f" ({', '.join(scores[:_NAMED])})" if scores else ""
-    return (
-        f"from {step.parent}: {step.objects} objects on {step.planes} "
-        f"plane{'s' * (step.planes != 1)}, {step.outcome}{shown}"
-    )
+    return f"from {step.parent}: {describe_lesson(step)}, {step.outcome}{shown}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _preset(shape: Any) -> str:

@@ -89,6 +89,7 @@ class DoubtTour:
         if looked_at.all():
             annotation.visited.clear()
             looked_at = vouched
+        self._session.tell("Looking for the spot that would teach most…")
         self._session.start(
             "Looking for a doubtful spot",
             "uncertain",

@@ -20,10 +20,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_unet.models.description import describe_lesson
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_unet.models.card import Learned
     from napari_unet.models.versions import Version
     from napari_unet.widget.comparison import Comparison
 
@@ -110,7 +111,7 @@ class VersionsDialog(QDialog):
             for column in (4, 5):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             if version.learned is not None:
-                item.setToolTip(2, _taught(version.learned))
+                item.setToolTip(2, describe_lesson(version.learned))
             parent = items.get(version.steps[:-1]) if version.steps else None
             if parent is None:
                 self.tree.addTopLevelItem(item)
@@ -208,19 +209,11 @@ def _texts(version: Version, *, is_in_use: bool) -> list[str]:
     return [
         f"{version.name}{state}",
         _local_time(learned.created),
-        _taught(learned),
+        describe_lesson(learned),
         f"{learned.outcome}{aside}",
         before,
         after,
     ]
-
-
-def _taught(learned: Learned) -> str:
-    """Say what a version learned from."""
-    planes = f"{learned.planes} plane{'s' * (learned.planes != 1)}"
-    regions = f"{learned.regions} region{'s' * (learned.regions != 1)} on " * bool(learned.regions)
-    objects = f", {learned.objects} object{'s' * (learned.objects != 1)}"
-    return f"{regions}{planes}{objects if learned.objects else ''}"
 
 
 def _score(scores: dict[str, float]) -> str:
