@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -36,14 +38,12 @@ def test_the_factor_is_that_of_the_two_object_sizes(model) -> None:
 @pytest.mark.parametrize(("size", "new"), [(100, 37), (37, 100), (50, 50), (3, 1), (1, 40)])
 def test_parts_of_a_plane_are_parts_of_it_at_another_size(size, new) -> None:
     ends = sorted({0, size // 3, size // 2, size})
-    parts = [
-        rescaled([slice(a, b)], [size], [new])[0] for a, b in zip(ends, ends[1:], strict=False)
-    ]
+    parts = [rescaled([slice(a, b)], [size], [new])[0] for a, b in itertools.pairwise(ends)]
     assert parts[0].start == 0
     assert parts[-1].stop == new
     assert all(part.start < part.stop <= new for part in parts)
     if new >= size:
-        assert all(a.stop == b.start for a, b in zip(parts, parts[1:], strict=False))
+        assert all(a.stop == b.start for a, b in itertools.pairwise(parts))
 
 
 @pytest.mark.parametrize("size", [1.0, 321.0])
