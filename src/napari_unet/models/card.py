@@ -120,6 +120,13 @@ class Card(Settings):
         default_factory=dict,
         description="What the file did not say and a person told: the point, and what was told.",
     )
+    original_names: dict[str, str] = Field(
+        default_factory=dict,
+        description=(
+            "What the tensors were called in the file they came from, by our names; a state dict "
+            "is written with them."
+        ),
+    )
     parent: str | None = Field(None, description="Name of the model this one was fine-tuned from.")
     history: tuple[Learned, ...] = Field(
         (),

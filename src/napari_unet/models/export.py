@@ -22,6 +22,7 @@ from napari_unet.files.atomic import written_beside
 from napari_unet.files.paths import as_path
 from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.model import Model, check_model, save_model
+from napari_unet.models.original_names import under_original_names
 from napari_unet.models.own_file import SUFFIX
 from napari_unet.network.graph import FitTo
 from napari_unet.network.graph_net import GraphNet
@@ -154,14 +155,16 @@ def state_dict(model: Model) -> bytes:
     Parameters
     ----------
     model : Model
-        Its tensors stand under ``state_dict``, its card as JSON beside them.
+        Its tensors stand under ``state_dict``, its card as JSON beside them. Weights that came
+        from elsewhere have the names that they had there.
 
     Returns
     -------
     bytes
         The file.
     """
-    tensors = {key: value.detach().cpu().clone() for key, value in model.net.state_dict().items()}
+    named = under_original_names(model.net.state_dict(), model.card.original_names)
+    tensors = {key: value.detach().cpu().clone() for key, value in named.items()}
     buffer = io.BytesIO()
     torch.save({"state_dict": tensors, CARD_KEY: model.card.model_dump_json()}, buffer)
     return buffer.getvalue()

@@ -22,6 +22,7 @@ from napari_unet.models.card import Card
 from napari_unet.models.damage import too_large
 from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.found import Found
+from napari_unet.models.original_names import under_own_names, with_original_names
 from napari_unet.models.own_file import parse_card
 from napari_unet.models.pytorch.advice import HOW_TO_SAVE
 from napari_unet.models.pytorch.saved import read_saved
@@ -70,7 +71,7 @@ def read_state_dict(path: Path) -> list[Found]:
     first_error: ModelError | None = None
     for found_in, tensors in _sets_of_tensors(path, content):
         try:
-            found = recognise(tensors)
+            found = [with_original_names(one, tensors) for one in recognise(tensors)]
         except ModelError as error:
             first_error = first_error or ModelError(f"{path.name} cannot be used. {error}")
             continue
@@ -144,7 +145,8 @@ def _as_exported(path: Path, content: dict[str, Any]) -> Found:
             "Export the model again."
         )
     known = {field: getattr(card, field) for field in Card.model_fields}
-    return Found(known.pop("architecture"), tensors, known, known.pop("assumed"))
+    own = under_own_names(tensors, card.original_names)
+    return Found(known.pop("architecture"), own, known, known.pop("assumed"))
 
 
 def is_safetensors(start: bytes) -> bool:
