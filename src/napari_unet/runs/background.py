@@ -11,6 +11,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
+from napari_unet.network.threads import release_idle_threads
 from napari_unet.runs.progress import Job, Progress
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Background:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="napari-unet")
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return itself; the thread that computes from now on is another one."""
+        release_idle_threads()
         return self
 
     def __exit__(self, *error: object) -> None:
