@@ -449,11 +449,12 @@ def _ways_of_scaling(card: Card, dtype: Any) -> dict[str, dict[str, Any]]:
     """Return the changes of a card to try: the usual scalings if it is not known which is right."""
     if "normalization" not in card.assumed:
         return {"as it is": {}}
-    most = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
-    ways = {
-        "mean 0, deviation 1": Normalization(kind="mean-std"),
-        f"divided by {most}": Normalization(kind="divide", divisor=most),
-    }
+    ways = {"mean 0, deviation 1": Normalization(kind="mean-std")}
+    if np.issubdtype(dtype, np.integer):
+        most = np.iinfo(dtype).max
+        ways[f"divided by {most}"] = Normalization(kind="divide", divisor=most)
+    else:
+        ways["as they are"] = Normalization(kind="none")
     changes = {text: {"normalization": way.model_dump(mode="json")} for text, way in ways.items()}
     return {"as it is": {}, **changes}
 

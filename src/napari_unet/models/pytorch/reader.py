@@ -26,7 +26,8 @@ from napari_unet.models.original_names import under_own_names, with_original_nam
 from napari_unet.models.own_file import parse_card
 from napari_unet.models.pytorch.advice import HOW_TO_SAVE
 from napari_unet.models.pytorch.saved import read_saved
-from napari_unet.models.pytorch.sets import nothing, state_dicts
+from napari_unet.models.pytorch.sets import TensorSet, nothing, state_dicts
+from napari_unet.models.pytorch.several import with_other_sets
 from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import natural_order
 
@@ -69,7 +70,8 @@ def read_state_dict(path: Path) -> list[Found]:
     if isinstance(content, dict) and isinstance(content.get(CARD_KEY), str):
         return [_as_exported(path, content)]
     first_error: ModelError | None = None
-    for found_in, tensors in _sets_of_tensors(path, content):
+    sets = _sets_of_tensors(path, content)
+    for found_in, tensors, where in sets:
         try:
             found = [with_original_names(one, tensors) for one in recognise(tensors)]
         except ModelError as error:
@@ -78,7 +80,8 @@ def read_state_dict(path: Path) -> list[Found]:
         if found_in:
             for reading in found:
                 reading.assumed.setdefault("weights", found_in)
-        return found
+        others = [(other.where, other.tensors) for other in sets if other.where != where]
+        return with_other_sets(found, where, tensors, others)
     raise first_error or ModelError(nothing(path))
 
 
@@ -101,7 +104,7 @@ def read_tensors(path: Path) -> list[tuple[str, dict[str, torch.Tensor]]]:
     ModelError
         If the file is damaged, no file of weights, or a program.
     """
-    return _sets_of_tensors(path, _read_content(path))
+    return [(one.sentence, one.tensors) for one in _sets_of_tensors(path, _read_content(path))]
 
 
 def _read_content(path: Path) -> Any:
@@ -126,10 +129,10 @@ def _read_content(path: Path) -> Any:
         raise ModelError(_damaged(path, error)) from error
 
 
-def _sets_of_tensors(path: Path, content: Any) -> list[tuple[str, dict[str, torch.Tensor]]]:
+def _sets_of_tensors(path: Path, content: Any) -> list[TensorSet]:
     """Find the sets of named tensors in what was read, the likeliest first."""
     if isinstance(content, _Safetensors):
-        return [("", content.tensors)]
+        return [TensorSet("", content.tensors)]
     return state_dicts(path, content)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_unet.errors import ModelError
 from napari_unet.models.pickles import Made
@@ -25,7 +25,17 @@ _AVERAGED = ("ema", "swa", "averaged", "shadow")
 _NO_WEIGHTS = ("optim", "scheduler", "scaler", "loss", "discriminator", "netD", "callbacks")
 
 
-def state_dicts(path: Path, content: Any) -> list[tuple[str, dict[str, torch.Tensor]]]:
+class TensorSet(NamedTuple):
+    """Named tensors in a file."""
+
+    sentence: str
+    """On the choice, where there was one."""
+    tensors: dict[str, torch.Tensor]
+    where: str = ""
+    """The keys that lead there."""
+
+
+def state_dicts(path: Path, content: Any) -> list[TensorSet]:
     """Find the sets of named tensors in what was read, the likeliest first."""
     found: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []
     modules: list[str] = []
@@ -38,7 +48,7 @@ def state_dicts(path: Path, content: Any) -> list[tuple[str, dict[str, torch.Ten
     for keys, tensors in usable:
         where = ".".join(keys)
         sentence = ""
-        if any(word in where.lower() for word in _AVERAGED):
+        if any(word in where.lower() for word in _AVERAGED) and keys == usable[0][0]:
             sentence = f"The file holds averaged weights only ({where}); they were taken."
         elif len(usable) > 1:
             others = ", ".join(".".join(other) or "itself" for other, _ in usable if other != keys)
@@ -46,7 +56,7 @@ def state_dicts(path: Path, content: Any) -> list[tuple[str, dict[str, torch.Ten
                 f"The file holds several sets of weights; {where or 'its own'} was taken, "
                 f"not {others}."
             )
-        result.append((sentence, tensors))
+        result.append(TensorSet(sentence, tensors, where))
     return result
 
 

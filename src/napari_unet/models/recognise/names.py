@@ -85,6 +85,23 @@ def versions(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     return result
 
 
+def is_averaged(name: str) -> bool:
+    """Say whether a name is that of weights averaged over a training.
+
+    Parameters
+    ----------
+    name : str
+        First part of a tensor's name, or the key that its dict has.
+
+    Returns
+    -------
+    bool
+        True for ``ema``, ``model_ema``, ``swa_model`` and the like.
+    """
+    words = re.split(r"[\W_]+", name.lower())
+    return any(word.startswith(_AVERAGED) for word in words)
+
+
 def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
     """Take off the first part of the names if all convolutions share it."""
     firsts = [
@@ -92,7 +109,7 @@ def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | No
         for key, tensor in tensors.items()
         if tensor.ndim >= _SPATIAL_FROM and "." in key
     ]
-    own = [first for first in dict.fromkeys(firsts) if not first.lower().startswith(_AVERAGED)]
+    own = [first for first in dict.fromkeys(firsts) if not is_averaged(first)]
     own = own or list(dict.fromkeys(firsts))[:1]
     if len(own) != 1 or any(t.ndim >= _SPATIAL_FROM and "." not in k for k, t in tensors.items()):
         return None

@@ -202,12 +202,12 @@ QUESTIONS = (
         _concatenates,
         {
             "upsampled-first": Answer(
-                "upsampled features first, then the skip",
+                "upsampled first, then the skip",
                 "The upsampled features come before the skip.",
                 {"skip_first": False},
             ),
             "skip-first": Answer(
-                "skip first, then upsampled features",
+                "skip first, then the upsampled",
                 "The skip comes before the upsampled features.",
                 {"skip_first": True},
             ),
