@@ -103,7 +103,7 @@ class Learner:
                 layer.train()
         if settings.dropout:
             _let_dropout_drop(self._net)
-        self._measured = _measured_by(self._net)
+        self._list_tensors()
         self._optimizer = _make_optimizer(self._net, settings, self.device)
         self._scaler = _make_scaler(self.half, self.device)
         self._random = np.random.default_rng(settings.seed)
@@ -280,7 +280,12 @@ class Learner:
         for state in self._optimizer.state.values():
             for name, value in state.items():
                 state[name] = value.to(self.device)
+        self._list_tensors()
+
+    def _list_tensors(self) -> None:
+        """List once what each step goes through; to list it costs as much as the step there."""
         self._measured = _measured_by(self._net)
+        self._averaged, self._learned = (_numbers_of(net) for net in (self._average, self._net))
 
     def _make_room(self, crops: Crops, problem: BaseException) -> None:
         """See fewer crops at once, or else go on with the CPU, and say so."""
@@ -358,7 +363,13 @@ class Learner:
         self._scaler.update()
         self.steps += 1
         self._losses.append(value)
-        _follow(self._average, self._net, self.steps)
+        self._follow()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average of weights and statistics towards the network's, at first fast."""
+        keep = min(1 - 1 / AVERAGE_STEPS, self.steps / (self.steps + 10))
+        torch._foreach_lerp_(self._averaged, self._learned, 1 - keep)
 
     def draw_batch(self, crops: Crops) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the crops of a step and change them at random, on the device.
@@ -505,22 +516,16 @@ def _make_scaler(half: torch.dtype | None, device: torch.device) -> torch.amp.Gr
     return torch.amp.GradScaler(device.type, enabled=half == torch.float16)
 
 
-@torch.no_grad()
-def _follow(average: Network, net: Network, step: int) -> None:
-    """Move the average of weights and statistics towards the network's, at first fast."""
-    keep = min(1 - 1 / AVERAGE_STEPS, step / (step + 10))
-    means, values = (
-        [tensor for tensor in each.state_dict().values() if tensor.is_floating_point()]
-        for each in (average, net)
-    )
-    torch._foreach_lerp_(means, values, 1 - keep)
-
-
 def _let_dropout_drop(net: Network) -> None:
     """Let the network's own dropout drop signals; nothing else changes."""
     for layer in net.modules():
         if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
             layer.train()
+
+
+def _numbers_of(net: Network) -> list[Tensor]:
+    """List weights and statistics, but for what is counted."""
+    return [tensor for tensor in net.state_dict().values() if tensor.is_floating_point()]
 
 
 def _measured_by(net: Network) -> list[Tensor]:
