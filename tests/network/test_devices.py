@@ -105,3 +105,28 @@ def test_running_out_of_memory_is_told_from_other_errors() -> None:
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("size mismatch"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_the_free_memory_of_this_computer_is_read_where_the_system_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "meminfo"
+    monkeypatch.setattr(devices, "MEMORY_INFO", info)
+    cpu = torch.device("cpu")
+    assert devices.free_bytes(cpu) is None
+    info.write_text("MemTotal:  100 kB\nMemFree:  5 kB\nMemAvailable:    40 kB\n")
+    assert devices.free_bytes(cpu) == 40 * 1024
+    for nonsense in ("", "MemAvailable:\n", "MemAvailable: many kB\n"):
+        info.write_text(nonsense)
+        assert devices.free_bytes(cpu) is None
+
+
+def test_a_gpu_counts_what_torch_keeps_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="NVIDIA RTX A4000", total_memory=16.9e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 700)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 200)
+    assert devices.free_bytes(torch.device("cuda")) == 5500
+    assert devices.device_name(torch.device("cuda")) == "NVIDIA RTX A4000 16 GB"
+    assert devices.device_name(torch.device("mps")) == "mps"

@@ -168,7 +168,7 @@ def free_bytes(device: torch.device) -> int | None:
         lines = MEMORY_INFO.read_text(encoding="ascii").splitlines()
         available = next(line for line in lines if line.startswith("MemAvailable:"))
         return int(available.split()[1]) * 1024
-    except (OSError, ValueError, StopIteration):
+    except (OSError, ValueError, IndexError, StopIteration):
         return None
 
 
