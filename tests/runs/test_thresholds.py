@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from napari_unet.models.card import Card
-from napari_unet.runs import thresholds as module
 from napari_unet.runs.evaluate import Part, score
-from napari_unet.runs.thresholds import fit_threshold, score_checks
+from napari_unet.runs.thresholds import fit_threshold, score_checks, try_thresholds
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 
 CARD = Card(
@@ -32,37 +31,51 @@ def part(inside: float, around: float, seed: int = 0) -> Part:
     return Part((probability + noise).astype(np.float32), truth, np.ones(truth.shape, bool))
 
 
-def test_the_threshold_moves_half_of_the_way_to_the_best_one() -> None:
-    too_high, too_low = part(0.9, 0.52), part(0.45, 0.1)
-    assert score(CARD, [too_high], SEGMENT).ap50 == 0
-    assert fit_threshold(CARD, [too_high], SEGMENT).instances.threshold == pytest.approx(0.55)
-    low = fit_threshold(CARD, [too_low], SEGMENT).instances.threshold
-    assert low == 0.4, "half of the way would give less than half of the gain"
+def fitted(*parts: Part) -> float:
+    checks = [try_thresholds(CARD, [each], SEGMENT) for each in parts]
+    return fit_threshold(SEGMENT.instances.threshold, checks)
 
 
-def test_a_threshold_that_is_right_stays() -> None:
-    assert fit_threshold(CARD, [part(0.9, 0.1)], SEGMENT) == SEGMENT
-    assert fit_threshold(CARD, [part(0.5, 0.5)], SEGMENT) == SEGMENT, "nothing helps"
+def judged(*parts: Part, fit: bool = True) -> float | None:
+    checks = [try_thresholds(CARD, [each], SEGMENT) for each in parts] if fit else []
+    return score_checks(CARD, [[each] for each in parts], checks, SEGMENT).ap50
 
 
-def test_each_check_is_judged_with_the_threshold_of_the_other(
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_is_counted_is_what_the_score_is_made_of() -> None:
+    for each in (part(0.9, 0.1), part(0.9, 0.52), part(0.45, 0.1)):
+        found, whole = try_thresholds(CARD, [each], SEGMENT)[0.5]
+        assert found / whole == pytest.approx(score(CARD, [each], SEGMENT).ap50)
+
+
+@pytest.mark.parametrize(
+    ("ap", "threshold"),
+    [
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 60, 0.7: 70, 0.8: 5}, 0.6, id="half"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 50, 0.7: 70, 0.8: 5}, 0.7, id="all"),
+        pytest.param({0.3: 70, 0.4: 69, 0.5: 40, 0.6: 30, 0.7: 20, 0.8: 5}, 0.4, id="lower"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 60, 0.7: 20, 0.8: 5}, 0.6, id="one step"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 20, 0.8: 5}, 0.5, id="hardly"),
+        pytest.param(dict.fromkeys((0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 0), 0.5, id="nothing helps"),
+    ],
+)
+def test_half_of_the_way_to_the_best_one_is_gone_or_all_of_it(
+    ap: dict[float, int], threshold: float
 ) -> None:
-    first, second = part(0.9, 0.52, 1), part(0.9, 0.52, 2)
-    asked = []
-    real = module.fit_threshold
-
-    def remember(card: Card, parts: list[Part], segment: SegmentSettings) -> SegmentSettings:
-        asked.append(parts)
-        return real(card, parts, segment)
-
-    monkeypatch.setattr(module, "fit_threshold", remember)
-    assert score_checks(CARD, [[first], [second]], SEGMENT, fit=True).ap50 == 1
-    assert asked == [[second], [first]]
-    right = part(0.45, 0.1)  # the other's threshold does not suit this one
-    assert score_checks(CARD, [[first], [right]], SEGMENT, fit=True).ap50 == pytest.approx(0)
+    assert fit_threshold(0.5, [{tried: (right, 100) for tried, right in ap.items()}]) == threshold
 
 
-def test_a_single_check_is_judged_as_objects_are_found_so_far() -> None:
-    assert score_checks(CARD, [[part(0.9, 0.52)]], SEGMENT, fit=True).ap50 == 0
-    assert score_checks(CARD, [[part(0.9, 0.52)]] * 2, SEGMENT, fit=False).ap50 == 0
+def test_the_threshold_follows_the_probabilities() -> None:
+    assert fitted(part(0.9, 0.52)) == 0.6
+    assert fitted(part(0.45, 0.1)) == 0.4
+    assert fitted(part(0.9, 0.1)) == fitted() == 0.5
+
+
+def test_each_check_is_judged_with_the_threshold_of_the_other() -> None:
+    too_high, too_low = part(0.9, 0.52, 1), part(0.45, 0.1)
+    assert judged(too_high, part(0.9, 0.52, 2)) == 1
+    assert judged(too_high, too_low) == pytest.approx(0, abs=0.01), "neither suits the other"
+
+
+def test_without_another_check_objects_are_found_as_so_far() -> None:
+    assert judged(part(0.9, 0.52)) == 0
+    assert judged(part(0.9, 0.52), part(0.9, 0.52), fit=False) == 0

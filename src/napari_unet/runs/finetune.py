@@ -40,7 +40,12 @@ from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.samples import check_samples, prepare_plane, remarks_on
 from napari_unet.runs.schedule import Budget
 from napari_unet.runs.team import Team
-from napari_unet.runs.thresholds import fit_threshold, score_checks
+from napari_unet.runs.thresholds import (
+    fit_threshold,
+    score_checks,
+    try_thresholds,
+    with_threshold,
+)
 from napari_unet.runs.verdict import compare
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from napari_unet.runs.held_out import Split
     from napari_unet.runs.progress import Cancel, Progress
     from napari_unet.runs.samples import Plane, Sample
+    from napari_unet.runs.thresholds import Tried
     from napari_unet.runs.verdict import Outcome
 
 
@@ -214,7 +220,12 @@ def finetune_steps(
         # 3. Learn
         if rounds.steps:
             yield Note(f"An earlier run stopped here: going on after step {rounds.steps}.")
-        learning = _learn(background, team, rounds, budget, planes, segment, curve, kept)
+        tried: list[Tried] | None = [] if fits else None
+        if tried is not None:
+            for parts in rounds.found:
+                counts = yield from background.run(try_thresholds, model.card, parts, segment)
+                tried.append(counts)
+        learning = _learn(background, team, rounds, budget, planes, segment, tried, curve, kept)
         try:
             while not is_to_stop():
                 event = next(learning, None)
@@ -237,15 +248,13 @@ def finetune_steps(
             own, masks = rounds.learner.model, rounds.held_out
             found = [(yield from look_steps(own, planes, masks, segment))]
         before = after = None
-        instances = segment.instances
+        threshold = segment.instances.threshold
         if found:
             old = [part for parts in rounds.before[: len(found)] for part in parts]
-            new = [part for parts in found for part in parts]
             before = yield from background.run(score, model.card, old, segment)
-            after = yield from background.run(score_checks, model.card, found, segment, fit=fits)
-            if fits:
-                fitted = yield from background.run(fit_threshold, model.card, new, segment)
-                instances = fitted.instances
+            fitted_on = (tried or [])[: len(rounds.found)]
+            after = yield from background.run(score_checks, model.card, found, fitted_on, segment)
+            threshold = fit_threshold(threshold, fitted_on)
     if kept is not None and not goes_on:
         kept.remove()
     verdict = compare(before, after)
@@ -262,7 +271,7 @@ def finetune_steps(
     )
     card = _new_card(model, after, learned)
     if fits:
-        card = card.replace(instances=instances)
+        card = card.replace(instances=with_threshold(segment, threshold).instances)
     new_model = Model(rounds.result(), card)
     report = {
         "outcome": verdict.outcome,
@@ -277,7 +286,7 @@ def finetune_steps(
         },
         "settings": learned.settings,
         "segment": segment.model_dump(mode="json"),
-        "threshold": {"before": segment.instances.threshold, "after": instances.threshold},
+        "threshold": {"before": segment.instances.threshold, "after": threshold},
         "samples": taught,
         "held_out": _describe_split(planes, split),
         "training": {
@@ -307,15 +316,22 @@ def _learn(
     budget: Budget,
     planes: Sequence[Plane],
     segment: SegmentSettings,
+    tried: list[Tried] | None,
     curve: list[StepDone],
     kept: Checkpoint | None,
 ) -> Job[None]:
-    """Go through the rounds, to the end of the budget or until the loss is no number."""
+    """Go through the rounds, to the end of the budget or until the loss is no number.
+
+    ``tried`` takes what thresholds give for each check, ``curve`` what is told of the steps.
+    """
     while rounds.is_check or not budget.is_spent(rounds.steps):
         learner = rounds.learner
         used = rounds.used(budget.used(rounds.steps))
         if used >= 1:  # a check is over
             parts = yield from look_steps(learner.model, planes, rounds.held_out, segment)
+            if tried is not None:
+                card = learner.model.card
+                tried.append((yield from background.run(try_thresholds, card, parts, segment)))
             yield from background.run(rounds.close_check, parts)
             continue
         if kept is not None and kept.is_due:
