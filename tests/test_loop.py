@@ -231,6 +231,38 @@ def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", ["the process is killed", "the dock is closed"])
+def test_a_training_that_was_broken_off_goes_on_by_one_click(hand: Hand, how: str) -> None:
+    from napari_unet.widget.contributions import open_dock
+
+    hand.click("segment")
+    hand.wait_idle()
+    hand.click("whole_plane")
+    hand.dock.retrain_panel.seconds.value = 15
+    hand.click("retrain")
+    hand.wait(lambda: len(hand.dock.retrain_panel.curve.loss) > 0)
+    if how == "the dock is closed":
+        hand.viewer.window.remove_dock_widget(hand.dock)
+        hand.wait(lambda: not computing_processes(), 10)
+        hand = Hand(hand.viewer, open_dock(hand.viewer))
+    else:
+        os.kill(computing_processes()[0].pid, signal.SIGKILL)
+    hand.wait(lambda: hand.find("go_on").isVisibleTo(hand.dock), 60)
+    hand.wait(lambda: hand.dock.session.model is not None)
+    hand.wait_idle()
+    told: list[str] = []
+    hand.dock.session.job_started.connect(
+        lambda _, job: job.progressed.connect(lambda event: told.append(event.text))
+    )
+    hand.click("go_on")
+    hand.wait_idle(300)
+    assert any("going on after step" in text for text in told)
+    assert "in use" in hand.dock.retrain_panel.result.value
+    assert hand.dock.retrain_panel.broken_off.offered is None
+    hand.dock.close_session()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["close the dock", "delete the layer", "cancel"])
 def test_ending_a_job_in_any_way_leaves_no_process_and_no_half_layer(hand: Hand, end: str) -> None:
     dock = hand.dock

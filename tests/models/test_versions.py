@@ -43,7 +43,7 @@ def save(tiny_unet, folder):
             history = (*card.history, learned)
         card = Card(name=name, architecture=Architecture(widths=(4, 8, 16)), history=history)
         path = versions.free_place(name, is_taken=outcome == "better")
-        fill(tiny_unet, count / 100)
+        fill(tiny_unet, (count + 1) / 100)
         return save_model(Model(tiny_unet, card), path)
 
     return make

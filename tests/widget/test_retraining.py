@@ -197,6 +197,17 @@ def test_only_the_plane_in_view_is_compared_in_a_stack(make_dock, make_napari_vi
     assert layer.data.shape == (3, *SHAPE)
     assert layer.data[2].any()
     assert not layer.data[:2].any()
+    legend = find(dialog_of(dock), "difference_legend")
+    viewer.dims.set_current_step(0, 0)
+    assert "not compared yet" in legend.text(), "no colour is no proof here"
+    viewer.dims.set_current_step(0, 2)
+    assert "1 added" in legend.text()
+    viewer.dims.set_current_step(0, 0)
+    find(dialog_of(dock), f"show_{DIFFERENCE}").click()
+    assert dock.engine.last.arrays["image"].max() == 0
+    answer_comparison(dock)
+    assert viewer.layers[-1].data[0].any()
+    assert not viewer.layers[-1].data[1:].any()
 
 
 def test_too_few_labels_show_no_numbers(dock, qtbot) -> None:

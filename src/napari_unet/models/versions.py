@@ -314,6 +314,8 @@ def _belongs(card: Card, name: str, weights: str) -> bool:
 def _beginning(files: Iterable[_File], name: str, weights: str) -> _File | None:
     """Find the model a family began with among those without a history."""
     bare = [file for file in files if not file.card.history]
-    by_weights = (file for file in bare if weights and weights_checksum(file.path) == weights)
-    by_name = (file for file in bare if file.name == name or file.card.name == name)
-    return next(by_weights, None) or (None if weights else next(by_name, None))
+    named = [file for file in bare if name in (file.name, file.card.name)]
+    if not weights:
+        return named[0] if named else None
+    others = [file for file in bare if file not in named]  # it was renamed: all are digested
+    return next((f for f in (*named, *others) if weights_checksum(f.path) == weights), None)

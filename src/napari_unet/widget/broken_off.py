@@ -77,7 +77,7 @@ class BrokenOff:
         """Lock the folder of the training that is offered."""
         return None if self.offered is None else self._take(self.offered.folder)
 
-    def end(self, *, is_unwanted: bool = False, was_stopped: bool = False) -> None:
+    def end(self, *, is_unwanted: bool = False, was_stopped: bool = False) -> Path | None:
         """Let go of the folder of the training that ran.
 
         Parameters
@@ -86,6 +86,11 @@ class BrokenOff:
             It was cancelled: nothing of it is kept.
         was_stopped : bool
             The person ended it early: it may go on until the next one begins.
+
+        Returns
+        -------
+        Path or None
+            The folder; None if no training ran.
         """
         lock, self._lock = self._lock, None
         folder, self._running = self._running, None
@@ -94,6 +99,7 @@ class BrokenOff:
         if folder is not None and (is_unwanted or not (folder / REQUEST_FILE).exists()):
             discard(folder)
         self._stopped = folder if was_stopped else self._stopped
+        return folder
 
     def refresh(self, _: object = None) -> None:
         """Offer the newest training that nobody is at."""

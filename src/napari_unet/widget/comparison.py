@@ -37,6 +37,7 @@ KINDS = {  # colours that the colour-blind tell apart (Okabe and Ito), bright on
     GONE: ("gone", "#d55e00"),
     CHANGED: ("changed", "#f0e442"),
 }
+NOT_COMPARED = "This plane was not compared yet: choose again what to show."
 OPACITY = 0.7
 COMPARISON = "is_comparison"
 
@@ -76,6 +77,8 @@ class Comparison(QWidget):
         self._layer: Labels | None = None
         self._hidden: Labels | None = None
         self._wanted = OFF
+        self._plane: tuple[int, ...] = ()
+        self._counts = ""
         self.legend = QLabel(objectName="difference_legend", wordWrap=True)
         policy = self.legend.sizePolicy()
         policy.setRetainSizeWhenHidden(True)
@@ -106,6 +109,7 @@ class Comparison(QWidget):
         layout.addWidget(self.legend)
         session.busy_changed.connect(self._on_busy)
         session.viewer.layers.events.removed.connect(self._on_removed)
+        session.viewer.dims.events.current_step.connect(self._on_plane)
         self._on_busy(session.is_busy)
 
     def show_labels(self, which: str) -> None:
@@ -113,20 +117,18 @@ class Comparison(QWidget):
         self._wanted = which
         if which == OFF:
             self.clear()
-        elif self._layer is None:
-            self._ask()
-        else:
+        elif self._layer is not None and self._is_in_view():
             self._put(which)
+        else:
+            self._take_off()
+            self._ask()
 
     def clear(self) -> None:
         """Take the layer away and show the labels at hand again."""
         self._wanted = OFF
         self.buttons[OFF].setChecked(True)
         self.legend.setVisible(False)
-        layer, self._layer = self._layer, None
-        self._arrays = {}
-        if layer is not None and layer in self._session.viewer.layers:
-            self._session.viewer.layers.remove(layer)
+        self._take_off()
         self._show_hidden()
 
     def end(self) -> None:
@@ -134,8 +136,27 @@ class Comparison(QWidget):
         self.clear()
         self._session.busy_changed.disconnect(self._on_busy)
         self._session.viewer.layers.events.removed.disconnect(self._on_removed)
+        self._session.viewer.dims.events.current_step.disconnect(self._on_plane)
 
     # -- private ------------------------------------------------------------------------------
+
+    def _take_off(self) -> None:
+        """Remove the layer, if it is there."""
+        layer, self._layer = self._layer, None
+        self._arrays = {}
+        if layer is not None and layer in self._session.viewer.layers:
+            self._session.viewer.layers.remove(layer)
+
+    def _is_in_view(self) -> bool:
+        """Whether the viewer shows the plane that was compared."""
+        layer = self._layer
+        return layer is not None and shown_index(self._session.viewer, layer) == self._plane
+
+    def _on_plane(self, _: Any = None) -> None:
+        """Say so where nothing was compared yet: no colour does not mean no difference there."""
+        if self._layer is not None:
+            self.legend.setText(self._counts if self._is_in_view() else NOT_COMPARED)
+            self.legend.setVisible(self._wanted == DIFFERENCE or not self._is_in_view())
 
     def _ask(self) -> None:
         """Let both models label the plane in view."""
@@ -191,7 +212,8 @@ class Comparison(QWidget):
             )  # other planes: no memory
             whole[where] = result[which]
             self._arrays[which] = to_layer_shape(whole, placement)
-        self.legend.setText(_legend(result))
+        self._counts = _legend(result)
+        self.legend.setText(self._counts)
         active = self._session.viewer.layers.selection.active
         self._hide_labels()
         self._layer = self._session.viewer.add_labels(
@@ -201,7 +223,7 @@ class Comparison(QWidget):
             metadata={METADATA_KEY: {"axes": placement.axes, COMPARISON: True}},
             **placement.kwargs,
         )
-        self._layer.editable = False
+        self._plane = shown_index(self._session.viewer, self._layer)
         self._session.viewer.layers.selection.active = active
         self._put(self._wanted)
         self._session.tell(_counted(result))
@@ -221,6 +243,7 @@ class Comparison(QWidget):
         else:
             layer.colormap = label_colormap()
         layer.editable = False
+        self._wanted = which
         self.legend.setVisible(which == DIFFERENCE)
         self.buttons[which].setChecked(True)
         self.shown.emit(which)
@@ -228,7 +251,7 @@ class Comparison(QWidget):
     def _hide_labels(self) -> None:
         """Hide the labels at hand: under the colours of the comparison nobody can read either."""
         labels = self._session.labels
-        if labels is not None and labels.visible:
+        if labels is not None and labels.visible and self._hidden is None:
             labels.visible = False
             self._hidden = labels
 

@@ -16,6 +16,7 @@ from napari_unet.models.library import (
     is_own_file,
     remove_model,
     rename_model,
+    report_path,
 )
 from napari_unet.widget.session import Session
 
@@ -136,7 +137,9 @@ class ModelMenu(QMenu):
 
     def _remove(self, path: Path) -> None:
         """Put a file into the trash; where there is none, ask again and delete it."""
-        if not _moved_to_trash(path):
+        if _moved_to_trash(path):
+            _moved_to_trash(report_path(path))  # of the run that made it, if there is one
+        else:
             answer = QMessageBox.question(
                 self.parentWidget(),
                 "Remove",

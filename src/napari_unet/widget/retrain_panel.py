@@ -269,8 +269,14 @@ class RetrainPanel:
     def _on_finished(self) -> None:
         self.stop.enabled = False
         self.curve.tell_time_left(None)
-        self.broken_off.end(was_stopped=self._is_stopping)
+        ran = self.broken_off.end(was_stopped=self._is_stopping)
         self.broken_off.refresh()
+        offered = self.broken_off.offered
+        if offered is not None and offered.folder == ran and not self._is_stopping:
+            self._session.tell(
+                "The training was broken off; your labels are untouched. Go on, under Retrain, "
+                "takes it up where it was."
+            )
 
     def _on_trained(self, result: dict[str, Any]) -> None:
         """Show before and after; a better model is taken, any other waits to be asked for."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REASONS = {
     PIXELS: "the network is not sure whether there is anything",
     EXTENT: "the network is not sure how far these objects reach",
-    SPLIT: "it is not sure where one object ends and the next begins",
+    SPLIT: "the network is not sure where one object ends and the next begins",
 }
 PLANES_KEPT = 6
 
