@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from napari_unet.models.card import Card
 from napari_unet.models.model import Model, load_model, save_model
 from napari_unet.network.unet import UNet
 from napari_unet.runs import finetune as module
-from napari_unet.runs import learner
+from napari_unet.runs import learner, schedule
 from napari_unet.runs.crops import Sample
 from napari_unet.runs.finetune import finetune, finetune_steps
 from napari_unet.runs.progress import Note, StepDone
@@ -350,15 +352,27 @@ def test_too_few_labels_to_judge_is_said_and_the_old_model_stays(model):
     assert any(isinstance(note, Note) for note in notes)
 
 
-def test_a_time_budget_ends_and_leaves_time_for_every_round(model):
-    told = []
+def test_a_time_budget_ends_and_leaves_time_for_every_round(model, monkeypatch):
+    looks = itertools.count()  # a clock that goes on a little whenever it is looked at
+    clock = SimpleNamespace(monotonic=lambda: 0.02 * next(looks))
+    monkeypatch.setattr(schedule, "time", clock)
+    told, rounds = [], []
+    real = Rounds.close_check
+
+    def remember(self, parts):
+        rounds.append(self.learner.steps)
+        real(self, parts)
+
+    monkeypatch.setattr(Rounds, "close_check", remember)
     settings = FAST.replace(steps=None, seconds=3.0)
     result = finetune(model, [box_sample()], settings, progress=told.append)
-    steps = [event for event in told if isinstance(event, StepDone)]
-    assert steps[-1].fraction == 1
-    assert steps[-1].seconds_left == 0
-    assert result.after is not None
+    assert len(rounds) == 2
+    assert min(rounds) > 0
+    assert result.report["training"]["steps"] > 2 * max(rounds)
+    assert 3.0 <= result.report["training"]["seconds"] < 3.3
     assert not result.report["training"]["stopped"]
+    left = [event.seconds_left for event in told if isinstance(event, StepDone)]
+    assert left == sorted(left, reverse=True)
 
 
 def test_the_report_says_what_was_done_and_can_be_written(model, tmp_path):

@@ -324,10 +324,12 @@ def _learn(
 
     ``tried`` takes what thresholds give for each check, ``curve`` what is told of the steps.
     """
-    while rounds.is_check or not budget.is_spent(rounds.steps):
+    while True:
         learner = rounds.learner
         used = rounds.used(budget.used(rounds.steps))
-        if used >= 1:  # a check is over
+        if used >= 1 and not rounds.is_check:
+            return
+        if used >= 1:
             parts = yield from look_steps(learner.model, planes, rounds.held_out, segment)
             if tried is not None:
                 card = learner.model.card
