@@ -234,13 +234,14 @@ def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand
 @pytest.mark.parametrize("how", ["the process is killed", "the dock is closed"])
 def test_a_training_that_was_broken_off_goes_on_by_one_click(hand: Hand, how: str) -> None:
     from napari_unet.widget.contributions import open_dock
+    from napari_unet.worker.unfinished import find_unfinished
 
     hand.click("segment")
     hand.wait_idle()
     hand.click("whole_plane")
-    hand.dock.retrain_panel.seconds.value = 15
+    hand.dock.retrain_panel.seconds.value = 30
     hand.click("retrain")
-    hand.wait(lambda: len(hand.dock.retrain_panel.curve.loss) > 0)
+    hand.wait(lambda: any(found.fraction > 0 for found in find_unfinished()))
     if how == "the dock is closed":
         hand.viewer.window.remove_dock_widget(hand.dock)
         hand.wait(lambda: not computing_processes(), 10)
