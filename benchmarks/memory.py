@@ -1,11 +1,13 @@
 """How much memory segmenting a large image takes: this engine and its peers.
 
-    python benchmarks/memory.py [--quick] [--largest 16384] [--threads 2] [--json FILE]
+    python benchmarks/memory.py [--quick] [--largest 16384] [--threads 2] [--figures FILE]
+        [--seconds 140] [--json FILE]
 
 Each case is a process of its own, with the allocator as everyone has it. Its baseline is the
 resident memory once everything is imported, the model is made and the image is open (in main
 memory, or as a zarr array on the disk); the figure is how far the resident memory rises above it
-until the probabilities are there, the result included. Linux only.
+until the probabilities are there, the result included. Linux only. With --figures and --seconds it
+measures as much as fits, and the next call goes on, see :mod:`slices`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from common import (
     write_json,
 )
 from peers import PEERS, Peers, import_peers
+from slices import Figures, Slice
 
 from napari_unet import Model, SegmentSettings, predict
 from napari_unet.settings import Normalization
@@ -45,6 +48,7 @@ NET = "light-bn"
 SIDE, QUICK_SIDE = 4096, 1024
 CHUNK_PX = 512
 MIB = 2**20
+SECONDS_PER_MPX = 0.5  # what a case takes at most, roughly, where the machine is quiet
 ZARR = "this engine, zarr to zarr"
 # What is run in main memory, by name.
 IN_MEMORY = {
@@ -133,26 +137,37 @@ def in_child(case: str, side: int, threads: int, folder: Path | None = None) -> 
     return measured
 
 
-def measure(side: int, largest: int, threads: int) -> list[dict[str, Any]]:
+def measure(side: int, largest: int, threads: int, figures: Figures, left: Slice) -> None:
     """Measure all cases, the peers in main memory and ourselves at growing sizes."""
-    rows = []
     for name, case in IN_MEMORY.items():
         if case not in NEEDS or installed(NEEDS[case]):
-            measured = in_child(case, side, threads)
-            rows.append({"name": name, "side": side, **measured})
+            measure_once(name, case, side, threads, figures, left)
     while side <= largest:
-        with tempfile.TemporaryDirectory() as folder:
-            write_arrays(side, Path(folder))
-            measured = in_child("zarr", side, threads, Path(folder))
-        rows.append({"name": ZARR, "side": side, **measured})
+        measure_once(ZARR, "zarr", side, threads, figures, left)
         side *= 2
-    return rows
+
+
+def measure_once(
+    name: str, case: str, side: int, threads: int, figures: Figures, left: Slice
+) -> None:
+    """Measure a case that is not known yet, if there is time."""
+    key = {"name": name, "side": side, "threads": threads}
+    if figures.find(**key) or not left.has(SECONDS_PER_MPX * side**2 / 1e6):
+        return
+    if case != "zarr":
+        figures.add(**key, **in_child(case, side, threads))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_arrays(side, Path(folder))
+        figures.add(**key, **in_child(case, side, threads, Path(folder)))
 
 
 def main() -> None:
     """Read the options, measure, print the table."""
     parser = common_options(__doc__)
     parser.add_argument("--largest", type=int, default=16384, help="largest side with zarr")
+    parser.add_argument("--figures", type=Path, help="keep all figures here, and go on with them")
+    parser.add_argument("--seconds", type=float, help="measure as much as fits")
     # What this script tells its children.
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
@@ -163,13 +178,17 @@ def main() -> None:
         print(json.dumps(run_case(options.case, options.side, options.folder)))
         return
     side, largest = (QUICK_SIDE, 2 * QUICK_SIDE) if options.quick else (SIDE, options.largest)
-    rows = measure(side, largest, options.threads)
+    figures, left = Figures(options.figures), Slice(options.seconds)
+    measure(side, largest, options.threads, figures, left)
+    rows = figures.find(threads=options.threads)
     print(f"\n{machine(options.threads, ('zarr', *PEERS))}; {NET}\n")
     lines = [
         (row["name"], f"{row['side']}", f"{row['MiB']:.0f}", f"{row['seconds']:.1f}")
         for row in rows
     ]
     print(markdown(("", "side, pixels", "MiB over baseline", "s"), lines))
+    if left.is_over:
+        print("\nThe time was over before all was measured. Call it again to go on.")
     write_json(options.json, threads=options.threads, net=NET, rows=rows)
 
 

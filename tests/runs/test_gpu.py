@@ -46,7 +46,6 @@ def gpu():
 def all_digits(monkeypatch):
     """Let the GPU compute float32 with all its digits."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
 def make_model(**options):

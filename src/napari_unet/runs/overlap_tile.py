@@ -326,8 +326,8 @@ class OverlapTile:
         """What is used of which memory can run out."""
         if self._ran_out_with.startswith("the GPU") and self._computer.device.type == "cpu":
             return "the CPU, which is slower"
-        tile = f"a tile of {self._largest_side} px"
-        return tile if self._tried == 1 else f"{self._tried} tiles at once, each {tile[2:]}"
+        side = f"{self._largest_side} px"
+        return f"{self._tried} tiles of {side} at once" if self._tried > 1 else f"a tile of {side}"
 
     @property
     def _largest_side(self) -> int:
