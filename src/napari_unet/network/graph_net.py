@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from napari_unet.errors import ImageError, ModelError, SettingError, TileSizeError
+from napari_unet.errors import ImageError, ModelError, TileSizeError
 from napari_unet.network.graph import IMAGE
 from napari_unet.network.graph_field import GraphField, measure_graph
 from napari_unet.network.graph_layers import make_layer
@@ -19,9 +17,11 @@ from napari_unet.network.graph_rules import (
     rates_along,
     sizes_along,
 )
+from napari_unet.network.tiled_net import Grid, TiledNet
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from napari_unet.network.graph import Graph
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST_NUMBERS = 2**36  # of all features of the smallest image together
 
 
-class GraphNet(nn.Module):
+class GraphNet(TiledNet):
     """A network built from a graph; its state dict has the keys ``<node>.<weight>``.
 
     It has what :class:`napari_unet.network.unet.UNet` tells of itself: ``stride``, ``reach``,
@@ -58,7 +58,6 @@ class GraphNet(nn.Module):
         super().__init__()
         self.channels = check_graph(graph)
         self.architecture = graph
-        self._frozen: list[nn.Module] = []
         for node in graph.nodes:
             # Not as attributes: a stranger's layer may be called "train" or "stride".
             self._modules[node.name] = make_layer(node, graph.spatial_dims)
@@ -160,38 +159,10 @@ class GraphNet(nn.Module):
         """Whether tiles can give exactly what the whole image gives."""
         return not self.approximate
 
-    def output_size(self, size: int) -> int:
-        """Say how large the output is along an axis.
-
-        Parameters
-        ----------
-        size : int
-            Size of the input in pixels.
-
-        Returns
-        -------
-        int
-            Size of the output in pixels; 0 if tiles of that size do not lie on the grid.
-        """
-        if size < self.field.smallest or (size - self.field.smallest) % self.stride:
-            return 0
-        return size - 2 * self.margin
-
-    def valid_input(self, size: int) -> int:
-        """Say which size to give the network instead.
-
-        Parameters
-        ----------
-        size : int
-            Wanted size of the input along an axis, in pixels.
-
-        Returns
-        -------
-        int
-            The next size on the grid that is not smaller.
-        """
-        steps = max(0, -(-(size - self.field.smallest) // self.stride))
-        return self.field.smallest + steps * self.stride
+    @property
+    def grid(self) -> Grid:
+        """Which sizes it takes."""
+        return Grid(self.field.smallest, self.stride, self.margin)
 
     @cached_property
     def rates(self) -> dict[str, float]:
@@ -220,37 +191,6 @@ class GraphNet(nn.Module):
     def level_layers(self, levels: int) -> list[nn.Module]:
         """Return the layers of the uppermost levels of the way down."""
         return [self.layer(name) for name, level in self._down.items() if level < levels]
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; frozen levels stay in evaluation."""
-        super().train(mode)
-        for layer in self._frozen:
-            layer.eval()
-        return self
-
-    def freeze_levels(self, levels: int) -> None:
-        """Keep the uppermost levels of the way down as they are, norm included.
-
-        Parameters
-        ----------
-        levels : int
-            How many levels, from the top; 0 frees all.
-
-        Raises
-        ------
-        SettingError
-            If the network has fewer levels.
-        """
-        if not 0 <= levels <= self.levels:
-            raise SettingError(
-                f"Cannot freeze {levels} levels: the network has {self.levels}. "
-                f"Choose 0 to {self.levels}."
-            )
-        self.requires_grad_(True)
-        self._frozen[:] = self.level_layers(levels)
-        for layer in self._frozen:
-            layer.requires_grad_(False)
-        self.train(self.training)
 
     @property
     def _dims(self) -> int:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 from torch import nn
 
-from napari_unet.errors import ImageError, SettingError, TileSizeError
+from napari_unet.errors import ImageError, TileSizeError
 from napari_unet.network.blocks import Block, PyramidPooling, Stage
 from napari_unet.network.layers import CONVOLUTION, MAX_POOL, draw_weights
 from napari_unet.network.presets import PRESETS, find_preset
@@ -37,6 +37,7 @@ from napari_unet.network.receptive_field import (
     measure_field,
     shrinkage,
 )
+from napari_unet.network.tiled_net import Grid, TiledNet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "UNet"]
 
 
-class UNet(nn.Module):
+class UNet(TiledNet):
     """A U-Net built from its architecture.
 
     Parameters
@@ -106,7 +107,6 @@ class UNet(nn.Module):
         padding = shape.output_kernel // 2 if shape.padded else 0
         self.output = CONVOLUTION[dims](below, shape.classes, shape.output_kernel, padding=padding)
         draw_weights(self, _linear_layers(self))
-        self._frozen_levels = 0
         self._measure()
 
     @classmethod
@@ -176,36 +176,6 @@ class UNet(nn.Module):
             x = stage(x, skips.pop())
         return cast("torch.Tensor", self.output(x))
 
-    def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; frozen levels stay in evaluation."""
-        super().train(mode)
-        for block in self.level_layers(self._frozen_levels):
-            block.eval()
-        return self
-
-    def freeze_levels(self, levels: int) -> None:
-        """Keep the uppermost levels of the contracting path as they are, norm included.
-
-        Parameters
-        ----------
-        levels : int
-            How many levels, from the top; 0 frees all.
-
-        Raises
-        ------
-        SettingError
-            If the network has fewer levels.
-        """
-        if not 0 <= levels <= self.levels:
-            raise SettingError(
-                f"Cannot freeze {levels} levels: the network has {self.levels}. "
-                f"Choose 0 to {self.levels}."
-            )
-        for level, block in enumerate(self.down):
-            block.requires_grad_(level >= levels)
-        self._frozen_levels = levels
-        self.train(self.training)
-
     @property
     def levels(self) -> int:
         """Levels of the contracting path."""
@@ -215,38 +185,10 @@ class UNet(nn.Module):
         """Return the uppermost levels of the contracting path."""
         return list(self.down[:levels])
 
-    def output_size(self, size: int) -> int:
-        """Say how large the output is along an axis.
-
-        Parameters
-        ----------
-        size : int
-            Size of the input in pixels.
-
-        Returns
-        -------
-        int
-            Size of the output in pixels; 0 if the network cannot take that input.
-        """
-        if size < self._smallest or (size - self._smallest) % self.stride:
-            return 0
-        return size - 2 * self.margin
-
-    def valid_input(self, size: int) -> int:
-        """Say which size to give the network instead.
-
-        Parameters
-        ----------
-        size : int
-            Wanted size of the input along an axis, in pixels.
-
-        Returns
-        -------
-        int
-            The next size, not smaller, that the network can take.
-        """
-        steps = max(0, -(-(size - self._smallest) // self.stride))
-        return self._smallest + steps * self.stride
+    @property
+    def grid(self) -> Grid:
+        """Which sizes it takes."""
+        return Grid(self._smallest, self.stride, self.margin)
 
     def reads(self, span: Span) -> Span:
         """Return the span of the input that a span of the output depends on.

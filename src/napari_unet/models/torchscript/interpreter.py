@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MOST_STEPS = 300_000
 _DEEPEST = 60
+_LARGEST_INT = 1 << 63
 
 Followed = Callable[["Interpreter", list[Any], dict[str, Any]], Any]
 
@@ -400,7 +401,10 @@ class Interpreter:
         operation = self.operations.get(path) or self.operations.get(path.rstrip("_"))
         if operation is None:
             raise unsupported(path)
-        return operation(self, arguments, named)
+        result = operation(self, arguments, named)
+        if isinstance(result, int) and abs(result) > _LARGEST_INT:
+            raise ValueError("a number is larger than torch's are")
+        return result
 
 
 class _Return(Exception):  # no error: it ends a function
