@@ -112,7 +112,7 @@ def who_tells(assumptions: Sequence[Assumption]) -> str:
     Returns
     -------
     str
-        E.g. ``* is assumed; the rest is told by the names of milesial/Pytorch-UNet.``
+        E.g. that a star is assumed and the rest is as a family has it.
     """
     tellers = {one.told_by for one in assumptions if one.name not in OF_CARD}
     parts = ["* is assumed"] if "" in tellers else []

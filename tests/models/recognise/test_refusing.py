@@ -163,3 +163,41 @@ def test_a_convolution_that_reads_what_nothing_gives_is_named() -> None:
     tensors["upconv3.weight"] = tensors["upconv3.weight"][:-1]
     with pytest.raises(ModelError, match=r"nothing gives the channels that upconv3 reads"):
         recognise(tensors)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (("encoder.conv1", "decoder.p5", "decoder.seg_blocks.0.block.0.block.0"), "an FPN"),
+        (("encoder.conv1", "decoder.blocks.x_0_0.conv1.0"), "a UNet\\+\\+ of seg"),
+        (
+            ("encoder.conv1", "decoder.blocks.0.block.0.0", "decoder.blocks.0.block.2.0"),
+            "a Linknet",
+        ),
+        (("encoder.conv1", "decoder.feature_norms.0", "decoder.psp.blocks.0.0"), "a UPerNet"),
+        (("convInit.conv", "down_layers.0.1.conv1.conv", "up_samples.0.0.conv"), "a SegResNet"),
+        (("conv0_0.conv1", "conv0_1.conv1", "conv0_2.conv1"), "a UNet\\+\\+,"),
+        (("net.conv0_0.conv1", "net.conv0_1.conv1", "net.conv0_2.conv1"), "a UNet\\+\\+,"),
+    ],
+)
+def test_networks_that_are_no_u_net_are_named(names: tuple[str, ...], kind: str) -> None:
+    tensors = {f"{name}.weight": torch.ones(4, 4, 3, 3) for name in names}
+    with pytest.raises(ModelError, match=f"{kind}.* Ask for it as TorchScript or ONNX"):
+        recognise(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("_conv_stem", "an EfficientNet"),
+        ("features.0.0", "a MobileNet"),
+        ("features.denseblock1.denselayer1.conv1", "a DenseNet"),
+        ("features.0", "a VGG"),
+        ("layer0.conv1", "an SENet"),
+    ],
+)
+def test_an_encoder_that_is_not_known_is_named(name: str, kind: str) -> None:
+    names = (f"encoder.{name}", "decoder.blocks.0.conv1.0", "segmentation_head.0")
+    tensors = {f"{name}.weight": torch.ones(4, 4, 3, 3) for name in names}
+    with pytest.raises(ModelError, match=f"its encoder is {kind}; .* Export"):
+        recognise(tensors)

@@ -71,6 +71,21 @@ def test_a_person_may_tell_what_a_library_s_default_is_not() -> None:
     assert "activation of the layers" not in told.assumed
 
 
+@pytest.mark.parametrize("strides", [(2, 1, 2), (4, 2, 1)])
+def test_the_steps_of_a_monai_unet_are_told(strides: tuple[int, ...]) -> None:
+    from monai.networks.nets import UNet
+
+    net = nets.shaken(UNet(2, 1, 3, (4, 8, 8, 12), strides))
+    found = recognise(net.state_dict())[0]
+    assert found.reread is not None
+    told = found.reread({"strides": ",".join(map(str, strides))})
+    assert difference(told, net, (32, 32), 1) < TOLERANCE
+    assert "strides" in told.card["told"]
+    for wrong in ("2,2", "2,2,x", "0,1,1"):
+        with pytest.raises(ModelError, match=rf"strides={wrong} is .* Write e\.g\. 2,2,2"):
+            found.reread({"strides": wrong})
+
+
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [

@@ -9,7 +9,7 @@ from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.libraries import LIBRARIES
 from napari_unet.models.recognise.names import cleaned, versions
 from napari_unet.models.recognise.plain import recognise_plain
-from napari_unet.models.recognise.refusing import why_not
+from napari_unet.models.recognise.refusing import refuse_named, why_not
 from napari_unet.models.recognise.telling import tellable
 from napari_unet.models.recognise.wiring import MisfitError
 
@@ -46,6 +46,8 @@ def recognise(tensors: Mapping[str, torch.Tensor]) -> list[Found]:
         If no network that is known fits: the sentence says what differs.
     """
     candidates = [Layers(named) for named in versions(cleaned(tensors))]
+    for layers in candidates:
+        refuse_named(layers)
     differences: list[ModelError] = []
     for recogniser in RECOGNISERS:
         for layers in candidates:

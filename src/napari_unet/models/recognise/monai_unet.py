@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_unet.errors import ModelError
+from napari_unet.models.assumptions import YOU, Assumption, check_told
 from napari_unet.models.found import Found
 from napari_unet.models.recognise.monai_layers import (
     ALIKE,
@@ -26,6 +28,8 @@ from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from napari_unet.models.recognise.layers import Layers
     from napari_unet.network.graph import ActivationKind
 
@@ -36,6 +40,7 @@ _OTHERS: tuple[tuple[ActivationKind, float], ...] = (
     ("elu", 1.0),
     ("gelu", 0.0),
 )
+NAME = "strides"
 _STEP = 2
 
 
@@ -64,32 +69,73 @@ def recognise_monai_unet(layers: Layers) -> list[Found] | None:
     shown = look(layers)
     usual = replace(_USUAL, norm_first=norm_first(layers))
     first = f"{root}0.conv" if f"{root}0.conv" in layers else f"{root}0.conv.unit0.conv"
-    found = []
-    for unseen in readings(shown, usual, _OTHERS):
-        wiring = Wiring(layers, FAMILY, first)
-        _wire(wiring, root, IMAGE, unseen, is_top=True)
-        assumed = assumptions(shown, unseen, "UNet")
-        assumed[STRIDES] = (
-            "Each level halves the size: the steps of a convolution are not in its weights."
-        )
-        found.append(
-            Found(
-                architecture=wiring.graph(),
-                tensors=wiring.tensors,
-                assumed=assumed,
-                title=unseen.title,
-            )
-        )
-    return found
+    return [
+        _found(layers, root, first, unseen, assumptions(shown, unseen, "UNet"))
+        for unseen in readings(shown, usual, _OTHERS)
+    ]
 
 
-def _wire(wiring: Wiring, root: str, reads: str, unseen: Unseen, *, is_top: bool) -> str:
-    """Add a level and all below it."""
-    stride = _stride(wiring, f"{root}0")
+def _found(
+    layers: Layers,
+    root: str,
+    first: str,
+    unseen: Unseen,
+    assumed: dict[str, str],
+    strides: Sequence[int] = (),
+) -> Found:
+    """Wire the network; a person may have told the steps of its levels."""
+    wiring = Wiring(layers, FAMILY, first)
+    taken: list[int] = []
+    _wire(wiring, root, IMAGE, unseen, list(strides), taken)
+    if strides and len(strides) != len(taken):
+        raise ModelError(
+            f"{NAME}={_written(strides)} is not possible: there are {len(taken)} levels that may "
+            f"halve the size. Write e.g. {_written(taken)}."
+        )
+    asked = Assumption(
+        name=NAME,
+        topic=STRIDES,
+        value=_written(taken),
+        choices={_written(taken): ""},
+        form="numbers",
+        told_by=YOU if strides else "",
+    )
+
+    def reread(values: Mapping[str, str]) -> Found:
+        """Read it with the steps that a person tells."""
+        told = check_told(values, [asked])[NAME]
+        return _found(layers, root, first, unseen, assumed, [int(n) for n in told.split(",")])
+
+    sentence = f"The levels step {_written(taken)} pixels."
+    return Found(
+        architecture=wiring.graph(),
+        tensors=wiring.tensors,
+        card={"told": {STRIDES: sentence}} if strides else {},
+        assumed={
+            **assumed,
+            **({} if strides else {STRIDES: f"{sentence} They are not in the weights."}),
+        },
+        title=unseen.title,
+        assumptions=(asked,),
+        reread=reread,
+    )
+
+
+def _written(strides: Sequence[int]) -> str:
+    return ",".join(map(str, strides))
+
+
+def _wire(
+    wiring: Wiring, root: str, reads: str, unseen: Unseen, strides: list[int], taken: list[int]
+) -> str:
+    """Add a level and all below it; note how many pixels each steps, as told or as it seems."""
+    is_top = not taken
+    stride = strides.pop(0) if strides else _stride(wiring, f"{root}0")
+    taken.append(stride)
     down = _down(wiring, f"{root}0", reads, unseen, stride)
     inside = f"{root}1.submodule"
     if wiring.has(f"{inside}.0.conv") or wiring.has(f"{inside}.0.conv.unit0.conv"):
-        below = _wire(wiring, f"{inside}.", down, unseen, is_top=False)
+        below = _wire(wiring, f"{inside}.", down, unseen, strides, taken)
     else:
         below = _down(wiring, inside, down, unseen, 1)
     joined = wiring.concatenate(down, below)

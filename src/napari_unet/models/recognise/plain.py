@@ -15,7 +15,6 @@ from napari_unet.models.recognise.readings import find_family
 from napari_unet.models.recognise.refusing import (
     first_damage,
     refuse_gaps,
-    refuse_named,
     refuse_partial,
     refuse_several_heads,
 )
@@ -55,7 +54,6 @@ def recognise_plain(layers: Layers) -> list[Found] | None:
         return None
     if first_damage(layers):
         return None
-    refuse_named(layers)
     refuse_gaps(layers)
     refuse_several_heads(layers)
     steps = find_steps(layers)

@@ -28,6 +28,32 @@ _OTHER_NETWORKS = (
 )
 _LOOKALIKES = (
     ("a VNet", (r"in_tr\.", r"down_tr\d+\.down_conv\.", r"up_tr\d+\.up_conv\.", r"out_tr\.")),
+    (
+        "an FPN of segmentation_models_pytorch",
+        (r"encoder\.", r"decoder\.p5\.", r"decoder\.seg_blocks"),
+    ),
+    (
+        "a DeepLab of segmentation_models_pytorch",
+        (r"encoder\.", r"decoder\.(0|aspp)\.", r"segmentation_head\."),
+    ),
+    ("a UPerNet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.feature_norms\.")),
+    ("a PSPNet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.psp\.")),
+    ("a Linknet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.blocks\.0\.block\.")),
+    ("a MAnet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.center\.top_conv\.")),
+    ("a PAN of segmentation_models_pytorch", (r"encoder\.", r"decoder\.fpa\.")),
+    (
+        "a UNet++ of segmentation_models_pytorch",
+        (r"encoder\.", r"decoder\.blocks\.x_0_0\."),
+    ),
+    ("a SegResNet of MONAI", (r"convInit\.", r"down_layers\.0\.", r"up_samples\.0\.")),
+    ("a BasicUNet++ of MONAI", (r"conv_0_0\.", r"upcat_0_1\.")),
+    ("an UNETR or SwinUNETR of MONAI", (r"(vit|swinViT)\.", r"(encoder1|decoder5)\.")),
+    ("a FlexibleUNet of MONAI", (r"encoder\._conv_stem\.", r"decoder\.blocks\.0\.convs\.")),
+    ("a UNet++", (r"(conv|X|x)_?0_0\b", r"(conv|X|x)_?0_1\b", r"(conv|X|x)_?0_2\b")),
+    ("a UNet 3+", (r"h1_PT_hd4_conv\.",)),
+    ("a U2-Net", (r"stage1\.rebnconvin\.", r"side1\.")),
+    ("an R2U-Net", (r"(R|r)?RCNN1\.RCNN\.",)),
+    ("a network of Cellpose", (r"downsample\.down\.", r"upsample\.up\.", r"make_style|output\.")),
 )
 _FEWEST_LIKES = 3
 _MOST_NAMED = 6
@@ -179,7 +205,7 @@ def refuse_named(layers: Layers) -> None:
         if layers.has_keys(*patterns):
             raise ModelError(
                 f"The weights are of {kind}, which is not a U-Net that can be read from tensors. "
-                "Use TorchScript or ONNX, which say what is computed."
+                "Ask for it as TorchScript or ONNX, which say what is computed."
             )
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from napari_unet.errors import ModelError
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.wiring import Wiring
+from napari_unet.models.recognise.wiring import MisfitError, Wiring
 from napari_unet.network.graph import IMAGE
 from napari_unet.settings import Normalization
 
@@ -22,6 +21,16 @@ if TYPE_CHECKING:
 FAMILY = "a Unet of segmentation_models_pytorch"
 _ENCODERS = ("encoder.", "encoder.model.")  # of the library itself, and of timm
 _HEADS = ("segmentation_head.0", "decoder.final_conv")  # since and before version 0.1
+_OTHER_ENCODERS = (
+    ("an EfficientNet", r"encoder\._conv_stem\."),
+    ("a MobileNet", r"encoder\.features\.0\.0\."),
+    ("a DenseNet", r"encoder\.features\.denseblock1\."),
+    ("a VGG", r"encoder\.features\.0\.(weight|bias)"),
+    ("a MixTransformer", r"encoder\.patch_embed1\."),
+    ("an SENet", r"encoder\.layer0\.conv1\."),
+    ("an Inception network", r"encoder\.(conv2d_1a|features\.0\.conv)\."),
+    ("one of timm", r"encoder\.model\."),
+)
 _DOWN, _UP = "down", "up"
 _RESNET_STAGES = 4
 _WHITE = 255.0  # of the images of 8 bit whose colours 0..1 ImageNet's numbers are for
@@ -65,10 +74,10 @@ def recognise_smp_unet(layers: Layers) -> list[Found] | None:
         return None
     encoder = next((start for start in _ENCODERS if f"{start}layer1.0.conv1" in layers), None)
     if encoder is None:
-        raise ModelError(
-            f"The tensors are those of {FAMILY}, but its encoder is not a ResNet, the only one "
-            "that is known here. Export the network as ONNX or TorchScript, which tells all of "
-            "its layers, and open that file."
+        raise MisfitError(
+            f"The tensors are those of {FAMILY}, but its encoder is {_named_encoder(layers)}; of "
+            "this library a ResNet is known here. Export the network as ONNX or TorchScript, "
+            "which tells all of its layers, and open that file."
         )
     found = []
     for mode in _MODES:
@@ -85,6 +94,12 @@ def recognise_smp_unet(layers: Layers) -> list[Found] | None:
             )
         )
     return found
+
+
+def _named_encoder(layers: Layers) -> str:
+    """Name the encoder, as far as names tell."""
+    known = (kind for kind, pattern in _OTHER_ENCODERS if layers.has_keys(pattern))
+    return next(known, "another one")
 
 
 def _normalization(channels: int) -> Normalization:

@@ -1,0 +1,68 @@
+"""What weights leave open is listed by ``info`` and told by ``--assume`` wherever they are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from napari_unet.models.own_file import read_card
+from tests.models.recognise import nets
+from tests.models.recognise.tutorials import Kaggle
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Save the weights of somebody's network with ELU, whose file does not tell it."""
+    path = tmp_path / "somebody.pth"
+    torch.save(nets.shaken(Kaggle(1, 1, 4, 2)).state_dict(), path)
+    return path
+
+
+def test_info_tells_each_assumption_its_name_and_what_else_it_may_be(run, weights) -> None:
+    said = " ".join(run("info", weights).out.split())
+    assert "--assume activation relu; else leaky_relu, elu, gelu" in said
+    assert "--assume skip_order upsampled-first; else skip-first" in said
+    assert "norm none" in said
+    told = run("info", weights, "--assume", "activation=elu", "--json").json
+    (activation,) = [one for one in told["assumptions"] if one["name"] == "activation"]
+    assert (activation["value"], activation["told_by"]) == ("elu", "you")
+    assert "ELU" in told["card"]["told"]["activation of the layers"]
+    assert "activation of the layers" not in told["card"]["assumed"]
+
+
+def test_what_is_assumed_changes_the_masks_and_goes_along_when_converted(
+    run, weights, tmp_path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    common = ("segment", tmp_path / "a.tif", "--probability", "--min-size", "0")
+    elu = ("--assume", "activation=elu", "--assume", "output=sigmoid")
+    run(*common, "--model", weights, "--out", tmp_path / "relu")
+    run(*common, "--model", weights, "--out", tmp_path / "elu", *elu)
+    made = tmp_path / "made.safetensors"
+    run("convert", weights, made, *elu)
+    run(*common, "--model", made, "--out", tmp_path / "again")
+    relu, told, again = (
+        tifffile.imread(tmp_path / name / "a_probability.tif") for name in ("relu", "elu", "again")
+    )
+    assert np.abs(relu - told).max() > 0.01
+    np.testing.assert_allclose(told, again, atol=1e-5)
+    assert read_card(made).told.keys() == {"activation of the layers", "activation"}
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "sentence"),
+    [
+        ("activation", 2, "Write a name and a value, e.g. activation=elu"),
+        ("activation=swish", 1, "Choose relu, leaky_relu, elu"),
+        ("colour=red", 1, "What can be told is skip_order, activation"),
+    ],
+)
+def test_what_cannot_be_assumed_is_told_with_what_can(run, weights, told, status, sentence) -> None:
+    result = run("info", weights, "--assume", told)
+    assert result.status == status
+    assert sentence in " ".join(result.err.split())
