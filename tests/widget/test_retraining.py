@@ -319,6 +319,28 @@ def test_a_version_set_aside_can_be_deleted_and_another_compared(dock, family) -
     assert (job.parameters["old"], job.parameters["new"]) == (str(base), str(second))
 
 
+def test_a_version_taken_against_the_advice_can_still_be_compared(dock, family, qtbot) -> None:
+    base, _, aside = family
+    use(dock, base)
+    run_segment(dock, squares((5, 5)))
+    check(dock)
+    dock.retrain_panel.run()
+    dock.engine.last.answer(**result("not better", str(aside)))
+    find(dialog_of(dock), "outcome_switch").click()
+    back = library.user_folder() / aside.name
+    assert dock.engine.last.parameters["model"] == str(back)
+    dock.engine.last.answer(**loaded(str(back), name="mine 3"))
+    find(dock, "before_and_after").click()
+    find(dialog_of(dock), f"show_{DIFFERENCE}").click()
+    job = dock.engine.last
+    assert (job.parameters["old"], job.parameters["new"]) == (str(base), str(back))
+
+
+def test_the_dialog_goes_back_to_the_model_it_tells_of(judged) -> None:
+    find(dialog_of(judged), "outcome_switch").click()
+    assert judged.engine.last.parameters["model"] == "/models/nuclei.safetensors"
+
+
 # Trainings that were broken off
 
 

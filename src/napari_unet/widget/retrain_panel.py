@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -210,7 +211,8 @@ class RetrainPanel:
             )
         dialog = OutcomeDialog(result, names, comparison, self._window())
         dialog.used_new.connect(self._take_candidate)
-        dialog.went_back.connect(self.go_back)
+        dialog.went_back.connect(lambda: self._load(old.reference or ""))
+        dialog.switch.setEnabled(result["outcome"] != "better" or old.reference is not None)
         self._show(dialog)
 
     def show_versions(self) -> VersionsDialog | None:
@@ -315,9 +317,13 @@ class RetrainPanel:
     def _use(self, path: Path) -> None:
         """Make a version the one in use; one that was set aside comes back."""
         try:
-            self._load(str(take_back(path)))
+            back = take_back(path)
         except UnetError as error:
             self._session.tell(str(error), warn=True)
+            return
+        if self._candidate is not None and self._candidate.path == path:
+            self._candidate = replace(self._candidate, path=back)
+        self._load(str(back))
 
     def _delete(self, path: Path, dialog: VersionsDialog) -> None:
         model = self._session.model
