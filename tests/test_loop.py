@@ -241,15 +241,15 @@ def test_a_training_that_was_broken_off_goes_on_by_one_click(hand: Hand, how: st
     hand.click("whole_plane")
     hand.dock.retrain_panel.seconds.value = 30
     hand.click("retrain")
-    hand.wait(lambda: any(found.fraction > 0 for found in find_unfinished()))
+    hand.wait(lambda: any(found.fraction > 0 for found in find_unfinished()), 400)
     if how == "the dock is closed":
         hand.viewer.window.remove_dock_widget(hand.dock)
-        hand.wait(lambda: not computing_processes(), 10)
+        hand.wait(lambda: not computing_processes(), 60)
         hand = Hand(hand.viewer, open_dock(hand.viewer))
     else:
         os.kill(computing_processes()[0].pid, signal.SIGKILL)
-    hand.wait(lambda: hand.find("go_on").isVisibleTo(hand.dock), 60)
-    hand.wait(lambda: hand.dock.session.model is not None)
+    hand.wait(lambda: hand.find("go_on").isVisibleTo(hand.dock))
+    hand.wait(lambda: hand.dock.session.model is not None, 300)
     hand.wait_idle()
     told: list[str] = []
     hand.dock.session.job_started.connect(
