@@ -21,25 +21,29 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from napari_unet.network.layers import BATCH_NORM, MAX_POOL
 from napari_unet.network.receptive_field import TRANSPOSED_CONVOLUTIONS, Span, layer_reads
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_unet.network.unet import UNet
 
 LANES = {"AVX512": 16, "AVX2": 8}
 """Single-precision numbers that a processor multiplies at once."""
 
 
-def folded_copy(net: UNet) -> UNet:
+def folded_copy(net: UNet, device: torch.device | None = None) -> UNet:
     """Copy a network for inference: batch norm in the convolutions, no dropout.
 
     Parameters
     ----------
     net : UNet
         Left as it is.
+    device : torch.device, optional
+        Where to copy it, and then to fold it; where it is if not given.
 
     Returns
     -------
@@ -47,12 +51,14 @@ def folded_copy(net: UNet) -> UNet:
         The copy, in evaluation, without gradients; its state dict is no longer that of a model.
     """
     twin = copy.deepcopy(net).eval().requires_grad_(False)
+    if device is not None:
+        twin = twin.to(device)
     for parent in list(twin.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Dropout):
                 setattr(parent, name, nn.Identity())
             if isinstance(layer, tuple(BATCH_NORM.values())):
-                parent.convolution = _fold(parent.convolution, layer)
+                _fold(parent.convolution, layer)
                 delattr(parent, name)
     return twin
 
@@ -130,14 +136,59 @@ class PairwiseMaxPool(nn.Module):
         return Span(2 * span.first, 2 * span.last + 1)
 
 
-def _fold(convolution: Any, norm: Any) -> nn.Module:
-    """Let a convolution apply the norm that follows it; computed in double precision."""
-    dtype, is_transposed = (
-        convolution.weight.dtype,
-        isinstance(convolution, TRANSPOSED_CONVOLUTIONS),
+def folded_weights(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    norm: Mapping[str, torch.Tensor | None],
+    eps: float,
+    is_transposed: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the weights of a convolution that applies the batch norm after it.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (out, in, *kernel), or (in, out, *kernel) if transposed
+        Of the convolution.
+    bias : Tensor or None, shape (out,)
+        Of the convolution.
+    norm : mapping of str to Tensor or None
+        What the norm has measured (``running_mean``, ``running_var``) and learned (``weight``,
+        ``bias``), shape (out,).
+    eps : float
+        What the norm adds to the variance.
+    is_transposed : bool
+        How the weights are laid out.
+
+    Returns
+    -------
+    tuple of Tensor
+        Weight and bias, computed in double precision, of the precision given.
+    """
+    mean, variance, gain, offset = (
+        None if tensor is None else tensor.double()
+        for tensor in map(norm.get, ("running_mean", "running_var", "weight", "bias"))
     )
-    fused: nn.Module = fuse_conv_bn_eval(convolution.double(), norm.double(), is_transposed)
-    return fused.to(dtype)
+    fused_weight, fused_bias = fuse_conv_bn_weights(
+        weight.double(),
+        None if bias is None else bias.double(),
+        cast("torch.Tensor", mean),
+        cast("torch.Tensor", variance),
+        eps,
+        gain,
+        offset,
+        is_transposed,
+    )
+    return fused_weight.to(weight.dtype), fused_bias.to(weight.dtype)
+
+
+def _fold(convolution: Any, norm: Any) -> None:
+    """Let a convolution apply the norm that follows it."""
+    is_transposed = isinstance(convolution, TRANSPOSED_CONVOLUTIONS)
+    tensors = dict((*norm.named_parameters(), *norm.named_buffers()))
+    weight, bias = folded_weights(
+        convolution.weight, convolution.bias, tensors, norm.eps, is_transposed
+    )
+    convolution.weight, convolution.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
 
 
 def _leaves_lanes_idle(layer: nn.Module, lanes: int) -> TypeGuard[nn.Conv2d | nn.Conv3d]:

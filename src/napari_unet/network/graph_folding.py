@@ -12,9 +12,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from napari_unet.network import graph as g
+from napari_unet.network.folding import folded_weights
 from napari_unet.network.graph_net import GraphNet
 from napari_unet.network.graph_rules import rates_along
 
@@ -109,25 +109,13 @@ def _can_fold(before: AnyNode | None, norm: g.Norm) -> TypeGuard[Convolving]:
 
 
 def _folded(before: Convolving, norm: g.Norm, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Compute the weights of a convolution that applies a norm, in double precision."""
-    weight = tensors[f"{before.name}.weight"]
-    is_transposed = isinstance(before, g.TransposedConvolution)
-    new_weight, new_bias = fuse_conv_bn_weights(
-        weight.double(),
-        _double(tensors.get(f"{before.name}.bias")),
-        tensors[f"{norm.name}.running_mean"].double(),
-        tensors[f"{norm.name}.running_var"].double(),
+    """Compute the weights of a convolution that applies a norm."""
+    measured = ("running_mean", "running_var", "weight", "bias")
+    weight, bias = folded_weights(
+        tensors[f"{before.name}.weight"],
+        tensors.get(f"{before.name}.bias"),
+        {name: tensors.get(f"{norm.name}.{name}") for name in measured},
         norm.eps,
-        _double(tensors.get(f"{norm.name}.weight")),
-        _double(tensors.get(f"{norm.name}.bias")),
-        is_transposed,
+        isinstance(before, g.TransposedConvolution),
     )
-    return {
-        f"{before.name}.weight": new_weight.to(weight.dtype),
-        f"{before.name}.bias": new_bias.to(weight.dtype),
-    }
-
-
-def _double(tensor: Tensor | None) -> Tensor | None:
-    """Widen a tensor, if there is one."""
-    return None if tensor is None else tensor.double()
+    return {f"{before.name}.weight": weight, f"{before.name}.bias": bias}

@@ -76,7 +76,8 @@ class InferenceNet:
     ) -> None:
         self.device, self.dtype = device, dtype or next(net.parameters()).dtype
         is_cpu = device.type == "cpu"
-        self._net = folded_copy(net)
+        # Folding takes double precision, which an Apple GPU has not.
+        self._net = folded_copy(net, device if device.type == "cuda" else None)
         if is_cpu:
             speed_up_on_cpu(self._net)
         move_channels_last(self._net, device, self.dtype)
