@@ -200,7 +200,7 @@ def augment_batch(
     ----------
     images, targets, weights : Tensor
         See :meth:`Changes.apply`.
-    flips, elastic_px, grey_values, scale, rotation_degrees, generator
+    flips, elastic_px, grey_values, scale, rotation_degrees, generator : object
         See :func:`draw_changes`.
 
     Returns

@@ -85,7 +85,7 @@ def cross_entropy(
 
     Parameters
     ----------
-    logits, targets, weights, activation, add_up
+    logits, targets, weights, activation, add_up : object
         See :func:`masked_loss`.
 
     Returns
@@ -121,7 +121,7 @@ def soft_dice(
 
     Parameters
     ----------
-    logits, targets, weights, activation, add_up
+    logits, targets, weights, activation, add_up : object
         See :func:`masked_loss`.
 
     Returns

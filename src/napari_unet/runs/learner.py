@@ -381,9 +381,9 @@ class Learner:
 
         Returns
         -------
-        images, targets, weights : Tensor
-            This learner's share of the batch, see :meth:`napari_unet.runs.crops.Crops.draw`; of
-            targets and weights only the part that counts.
+        tuple of Tensor
+            Images, targets and weights of this learner's share of the batch, see
+            :meth:`napari_unet.runs.crops.Crops.draw`; of the last two only the part that counts.
         """
         settings, share = self.settings, self._member.share(self.settings.batch)
         drawn = crops.draw(settings.batch, self._random, share)
@@ -493,8 +493,8 @@ def half_dtype(device: torch.device) -> torch.dtype:
     Returns
     -------
     torch.dtype
-        bfloat16, which knows numbers as large and as small as float32; float16 on a GPU without
-        it, where the loss has to be scaled so that small gradients are not lost.
+        The type bfloat16, which knows numbers as large and as small as float32; float16 on a GPU
+        without it, where the loss has to be scaled so that small gradients are not lost.
     """
     is_old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
     return torch.float16 if is_old or device.type == "mps" else torch.bfloat16
