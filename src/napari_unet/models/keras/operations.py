@@ -138,12 +138,12 @@ def minimum(layer: Layer, features: Sequence[Feature]) -> Feature:
 
 def _mean(layer: Layer) -> Feature:
     """Average over all pixels."""
-    axis = layer.settings.get("axis")
-    axes = axis if isinstance(axis, list | tuple) else [axis]
-    spatial = {place for place, name in enumerate(layer.x.order) if name >= 2}
-    if not all(isinstance(a, int) for a in axes) or {a % len(layer.x.order) for a in axes} != (
-        spatial
-    ):
+    given = layer.settings.get("axis")
+    axes = [
+        int(a) for a in (given if isinstance(given, list | tuple) else [given]) if a is not None
+    ]
+    order = layer.x.order
+    if {order[axis] for axis in axes} != set(range(2, 2 + layer.builder.dims)):
         raise unsupported("a mean that is not over all pixels")
     mean = layer.builder.global_average(layer.image, layer.name)
     kept = bool(layer.settings.get("keepdims"))
