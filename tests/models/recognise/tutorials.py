@@ -575,6 +575,61 @@ class ResidualPair(nn.Module):
         return functional.relu(y + self.match(x))
 
 
+class Supervised(nn.Module):
+    """The plain network of nnU-Net: strides, a head on each level, layers under two names."""
+
+    def __init__(self, channels: int, classes: int, widths: Sequence[int], dims: int = 2) -> None:
+        super().__init__()
+        self.encoder = nn.Module()
+        stages, wide = [], channels
+        for level, width in enumerate(widths):
+            stages.append(nn.Sequential(Stacked(wide, width, 2 if level else 1, dims)))
+            wide = width
+        self.encoder.stages = nn.Sequential(*stages)
+        self.decoder = nn.Module()
+        self.decoder.encoder = self.encoder
+        up = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dims]
+        head = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        deep = list(reversed(widths))
+        self.decoder.stages = nn.ModuleList(Stacked(2 * b, b, 1, dims) for b in deep[1:])
+        self.decoder.transpconvs = nn.ModuleList(up(a, b, 2, 2) for a, b in pairwise(deep))
+        self.decoder.seg_layers = nn.ModuleList(head(b, classes, 1) for b in deep[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for stage in self.encoder.stages:
+            x = stage(x)
+            skips.append(x)
+        skips.pop()
+        for up, stage in zip(self.decoder.transpconvs, self.decoder.stages, strict=True):
+            x = stage(torch.cat((up(x), skips.pop()), 1))
+        return self.decoder.seg_layers[-1](x)
+
+
+class Stacked(nn.Module):
+    def __init__(self, wide: int, narrow: int, stride: int, dims: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            NormedOnce(wide, narrow, stride, dims), NormedOnce(narrow, narrow, 1, dims)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x)
+
+
+class NormedOnce(nn.Module):
+    def __init__(self, wide: int, narrow: int, stride: int, dims: int) -> None:
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        norm = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dims]
+        self.conv = conv(wide, narrow, 3, stride, 1)
+        self.norm = norm(narrow, affine=True)
+        self.all_modules = nn.Sequential(self.conv, self.norm, nn.LeakyReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.all_modules(x)
+
+
 class Kaggle(nn.Module):
     """Flat names c1 … c9 with a letter, u6 … u9, dropout between, ELU, as in a Keras notebook."""
 
@@ -663,6 +718,8 @@ TUTORIALS: dict[
     "residual volumes": (
         lambda: Residual3D(1, 2, 4), 1, (8, 8, 12), {"norm": "group", "groups": 2},
     ),
+    "nnU-Net": (lambda: Supervised(1, 2, (4, 6, 8, 8)), 1, (32, 48), {}),
+    "nnU-Net of volumes": (lambda: Supervised(2, 3, (4, 6, 8), 3), 2, (8, 16, 12), {}),
     "a notebook": (lambda: Kaggle(3, 1, 4), 3, (16, 24), {"activation": "elu"}),
 }  # fmt: skip
 """By name: what makes the network, channels, size of an image, and what a person has to say."""

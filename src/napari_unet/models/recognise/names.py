@@ -17,6 +17,10 @@ _NO_LAYERS = re.compile(
     r"|^(\w*(loss|criterion|metric)\w*)\."
 )
 """What profilers, averaging and losses leave beside the layers."""
+_COPIES = re.compile(r"\.all_modules\.\d+\.|^decoder\.encoder\.|\.decoder\.encoder\.")
+"""Second names that nnU-Net gives to layers that have one already."""
+_COARSE = re.compile(r"^(?P<list>(.*\.)?decoder\.seg_layers)\.(?P<number>\d+)\.")
+"""Heads of nnU-Net: the last one gives the answer, the others serve training alone."""
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _AVERAGED = ("ema", "swa", "averaged", "teacher", "shadow")
 _MOST_PREFIXES = 5
@@ -59,7 +63,21 @@ def cleaned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 )
         name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
         result[name] = tensor
-    return _without_weight_norm(result)
+    return _without_weight_norm(_of_nnunet(result))
+
+
+def _of_nnunet(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Leave out what nnU-Net keeps twice, and its heads that serve training alone."""
+    heads = [(key, match) for key in tensors if (match := _COARSE.match(key))]
+    if not heads:
+        return tensors
+    last = max(int(match["number"]) for _, match in heads)
+    coarse = {key for key, match in heads if int(match["number"]) < last}
+    return {
+        key: tensor
+        for key, tensor in tensors.items()
+        if key not in coarse and not _COPIES.search(key)
+    }
 
 
 def versions(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:

@@ -166,6 +166,24 @@ FAMILIES = (
         ),
     ),
     Family(
+        "nnU-Net",
+        (
+            r"encoder\.stages\.0\.0\.convs\.0\.conv\.",
+            r"decoder\.transpconvs\.0\.",
+            r"decoder\.seg_layers\.",
+        ),
+        (
+            ("skip_first", False),
+            ("padded", True),
+            ("activation", "leaky_relu"),
+            ("slope", 0.01),
+            ("strided", True),
+            ("norm", "instance"),
+            ("order", "norm-activation"),
+        ),
+        (("activation", "softmax"), ("normalization", Normalization(kind="mean-std"))),
+    ),
+    Family(
         "torch-em",
         (r"encoders\.0\.0\.", r"base\.0\.", r"decoders\.0\.0\.", r"upsamplers\.0\.1\."),
         (
