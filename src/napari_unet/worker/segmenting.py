@@ -67,15 +67,15 @@ def segment(
     recent : Recent
         Knows the run before this one, and this one afterwards.
 
-    Yields
-    ------
-    Progress
-        Also a LabelsDone for each part that can be looked at.
-
     Returns
     -------
     dict
         The labels, the probabilities with their token and axes, seconds and notes.
+
+    Yields
+    ------
+    Progress
+        Also a LabelsDone for each part that can be looked at.
     """
     started = time.monotonic()
     image = call.arrays["image"]
@@ -140,15 +140,15 @@ def label_again(
     view : Region or None
         Where the person looks.
 
-    Yields
-    ------
-    Progress
-        Also a LabelsDone for each part that can be looked at.
-
     Returns
     -------
     dict
         The labels.
+
+    Yields
+    ------
+    Progress
+        Also a LabelsDone for each part that can be looked at.
     """
     preview = Preview(kept.card, settings, kept.probability, kept.axes, call.folder / LABELS_FILE)
     if view is not None:
