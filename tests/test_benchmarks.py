@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,29 @@ def test_all_ways_to_run_a_network_give_the_same_but_for_the_blended_ones(tmp_pa
     blended = [error for name, error in errors.items() if name.startswith("MONAI")]
     assert all(error > 1e-2 for error in blended)
     assert "| this engine |" in table
+
+
+def test_a_benchmark_goes_on_where_its_time_was_over_or_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import slices
+
+    path = tmp_path / "figures.jsonl"
+    first = slices.Figures(path)
+    first.add(kind="round", side=512, seconds=1.5)
+    first.add(kind="round", side=1024, seconds=6.0)
+    path.write_bytes(path.read_bytes() + b'{"kind": "round", "si')  # it was killed here
+    second = slices.Figures(path)
+    second.add(kind="round", side=512, seconds=1.4)
+    found = slices.Figures(path).find(kind="round", side=512)
+    assert [each["seconds"] for each in found] == [1.5, 1.4]
+    assert slices.Figures(path).find(kind="round", side=2048) == []
+    left = slices.Slice(time.perf_counter() - slices._START + 50)
+    assert left.has(20)
+    assert not left.has(60)
+    assert not left.has(1)  # what would still fit must not be measured out of turn
+    assert slices.Slice(None).has(1e9)
 
 
 def test_the_labels_benchmark_finds_the_nuclei_that_it_made(tmp_path: Path) -> None:
