@@ -1,31 +1,49 @@
-"""The bundled model: small, usable as it comes, and as good as its card says."""
+"""The bundled models: small, usable as they come, and as good as their cards say."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 
 from napari_unet.arrays.metrics import evaluate, pooled
-from napari_unet.models.library import find_model
+from napari_unet.models.library import find_model, is_bundled, list_models
 from napari_unet.models.model import load_model
-from napari_unet.models.own_file import read_card
-from napari_unet.runs.predict import segment
+from napari_unet.runs.predict import predict, segment
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_unet.models.card import Card
     from napari_unet.models.model import Model
 
-SCORE = "AP50 pooled, DSB2018 val fluorescence"
+LARGEST_BYTES = 10_000_000
+NAMES = ("nuclei", "em-membranes")
+NUCLEI_SCORE = "AP50 pooled, DSB2018 val fluorescence"
+RAND_SCORE = "adapted Rand error at the best threshold, ISBI 2012 sections 20-23"
+CELL_SCORE = "AP50 of the cells, pooled, ISBI 2012 sections 20-23"
+PIXEL_SCORE = "pixel error at the best threshold, ISBI 2012 sections 20-23"
 
 
 @pytest.fixture(scope="module")
 def nuclei() -> Model:
     return load_model("nuclei")
+
+
+@pytest.fixture(scope="module")
+def membranes() -> Model:
+    return load_model("em-membranes")
+
+
+@pytest.fixture(scope="module")
+def cards() -> dict[str, Card]:
+    return {entry.name: entry.card for entry in list_models() if is_bundled(entry.path)}
 
 
 def round_nuclei(shape: tuple[int, int], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,17 +62,51 @@ def round_nuclei(shape: tuple[int, int], count: int, seed: int) -> tuple[np.ndar
     return image + random.normal(0, 6, shape), labels
 
 
-def test_the_file_is_small_and_its_card_complete():
-    path = find_model("nuclei")
-    assert path.stat().st_size < 5_000_000
-    card = read_card(path)
-    assert card.scores[SCORE] >= 0.80
-    assert card.outputs == ("foreground", "distance")
-    assert 10 < card.object_size_px < 40
+def drawn_cells(side: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw grey cells with dark membranes between them, and noise."""
+    random = np.random.default_rng(seed)
+    centres = random.uniform(0, side, (count, 2))
+    y, x = np.mgrid[:side, :side]
+    distance = np.sqrt((y - centres[:, :1, None]) ** 2 + (x - centres[:, 1:, None]) ** 2)
+    nearest, second = np.sort(distance, axis=0)[:2]
+    labels = np.where(second - nearest > 8, distance.argmin(axis=0) + 1, 0)
+    image = np.where(labels > 0, 170.0, 70.0)
+    return ndimage.gaussian_filter(image, 1.5) + random.normal(0, 8, image.shape), labels
+
+
+def test_nuclei_is_first_and_the_others_follow(cards):
+    assert next(iter(cards)) == "nuclei"
+    assert set(cards) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_is_small_and_its_card_complete(cards, name):
+    card = cards[name]
+    assert find_model(name).stat().st_size < LARGEST_BYTES
+    assert card.name == name
     assert card.licence == "BSD-3-Clause"
-    assert "CC0" in card.training_data
-    assert "10.1038/s41592-019-0612-7" in card.training_data
+    assert card.authors
+    assert any("10.1007/978-3-319-24574-4_28" in text for text in card.cite)
+    assert card.scores
     assert card.created
+    assert card.object_size_px is not None
+    assert len(card.segments) > 50
+    assert len(card.training_data) > 100
+    assert len(card.input_channels) == card.architecture.in_channels
+
+
+def test_the_cards_say_what_was_reached(cards):
+    assert cards["nuclei"].scores[NUCLEI_SCORE] >= 0.86
+    assert cards["em-membranes"].scores[RAND_SCORE] <= 0.06
+    assert cards["em-membranes"].scores[PIXEL_SCORE] <= 0.06
+
+
+def test_the_cards_say_what_the_models_learnt_from(cards):
+    assert cards["nuclei"].outputs == ("foreground", "distance")
+    assert "CC0" in cards["nuclei"].training_data
+    assert "10.1038/s41592-019-0612-7" in cards["nuclei"].training_data
+    assert cards["em-membranes"].outputs == ("membrane", "foreground")
+    assert "Sections 0-19" in cards["em-membranes"].training_data
 
 
 def test_drawn_nuclei_are_found_whatever_their_grey_values(nuclei):
@@ -66,6 +118,15 @@ def test_drawn_nuclei_are_found_whatever_their_grey_values(nuclei):
     assert evaluate(segment(nuclei, sixteen_bit), truth)["ap50"] > 0.8
     shuffled = np.random.default_rng(0).permutation(image.ravel()).reshape(image.shape)
     assert evaluate(segment(nuclei, shuffled), truth)["ap50"] < 0.1  # control
+
+
+def test_drawn_cells_are_parted_by_their_membranes(membranes):
+    image, truth = drawn_cells(256, 30, seed=0)
+    labels = segment(membranes, image, "YX")
+    assert evaluate(labels, truth)["ap50"] > 0.7
+    membrane, cell = predict(membranes, image, "YX")
+    assert membrane[truth == 0].mean() > 0.5 > 0.2 > membrane[truth > 0].mean()
+    assert np.allclose(membrane + cell, 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (17, 300)])
@@ -80,8 +141,25 @@ def test_the_score_on_real_images_is_the_one_on_the_card(nuclei, data_dir):
     scores = [evaluate(segment(nuclei, image, "YX"), truth) for image, truth in val_images(folder)]
     assert len(scores) == 45
     found = pooled(scores)["ap50"]
-    assert found >= 0.80
-    assert found == pytest.approx(nuclei.card.scores[SCORE], abs=0.003)
+    assert found == pytest.approx(nuclei.card.scores[NUCLEI_SCORE], abs=0.003)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_errors_on_real_sections_are_those_on_the_card(membranes, data_dir, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    challenge = importlib.import_module("challenge")
+    folder = data_dir / "images" / "isbi2012_em"
+    images = tifffile.imread(folder / "images.tif")[20:24]
+    truths = [ndimage.label(page == 0)[0] for page in tifffile.imread(folder / "labels.tif")[20:24]]
+    cells = [predict(membranes, image, "YX")[1] for image in images]
+    labels = [segment(membranes, image, "YX") for image in images]
+    found = pooled(evaluate(*pair) for pair in zip(labels, truths, strict=True))["ap50"]
+    assert found == pytest.approx(membranes.card.scores[CELL_SCORE], abs=0.003)
+    rand = challenge.rand_error(cells, truths, challenge.THRESHOLDS)
+    assert rand == pytest.approx(membranes.card.scores[RAND_SCORE], abs=0.002)
+    pixel = challenge.pixel_error(cells, truths, challenge.THRESHOLDS)
+    assert pixel == pytest.approx(membranes.card.scores[PIXEL_SCORE], abs=0.002)
 
 
 def val_images(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 TRAINED, JUDGED = range(20), range(20, 24)  # sections
 ARCHITECTURE = Architecture(widths=(16, 48, 96, 192, 256), norm="batch", bias=False, classes=2)
-MEMBRANE, CELL = 0, 1
 OUTPUTS = ("membrane", FOREGROUND)
+CELL = OUTPUTS.index(FOREGROUND)
 CROPS = CropSettings(
     zoom=(0.8, 1.25),
     rotation_degrees=30,

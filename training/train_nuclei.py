@@ -32,8 +32,8 @@ from napari_unet.settings import Architecture, InstanceSettings, Normalization
 MODALITIES = ("fluorescence",)
 ARCHITECTURE = Architecture(widths=(16, 32, 64, 128, 256), norm="batch", bias=False, classes=2)
 CROPS = CropSettings(zoom=(0.5, 2.0), inverted=0.1)  # nuclei of 10 px and of 80 px
-RECIPE = Recipe(learning_rate=1e-3, average_steps=100)
-STEPS = 400
+RECIPE = Recipe(learning_rate=1.5e-3)
+STEPS = 2400
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Train the bundled model ``nuclei-histology`` on stained tissue of the Data Science Bowl 2018.
+"""Train the model ``nuclei-histology`` on stained tissue of the Data Science Bowl 2018.
 
     python training/train_nuclei_histology.py --data DIR --out histology.safetensors --compile
 
@@ -36,8 +36,8 @@ MODALITIES = ("purple_on_white", "purple_on_purple")
 START = "nuclei"
 COLOURS = ("red", "green", "blue")
 CROPS = CropSettings(zoom=(0.5, 2.0), grey_values=0.4)
-RECIPE = Recipe(learning_rate=1.5e-3, average_steps=80)
-STEPS = 300
+RECIPE = Recipe(learning_rate=1.5e-3, average_steps=200)
+STEPS = 1400
 
 
 def main() -> None:
