@@ -75,9 +75,7 @@ class Packed:
         return zip(self._boxes, self._places, self._inside, strict=True)
 
 
-def _side_by_side(
-    sizes: Sequence[tuple[int, ...]], ndim: int
-) -> tuple[tuple[int, ...], list[Box]]:
+def _side_by_side(sizes: Sequence[tuple[int, ...]], ndim: int) -> tuple[tuple[int, ...], list[Box]]:
     """Lay boxes on shelves, the highest first, with a gap between any two; return where."""
     if not sizes:
         return (0,) * ndim, []
