@@ -317,7 +317,7 @@ def _summed_up(terms: Tensor, size: tuple[int, int]) -> Tensor:
     """
     along_y, along_x = (_functions(length, terms.device) for length in size)
     rows = (terms @ along_x.mT).permute(0, 2, 3, 1).flatten(2)  # (N, 5, W * 2)
-    return (along_y @ rows).unflatten(-1, (-1, 2))
+    return (along_y @ rows).view(len(terms), *size, 2)
 
 
 def _functions(length: int, device: torch.device) -> Tensor:

@@ -103,8 +103,8 @@ def cross_entropy(
     else:
         loss = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         loss = loss.mean(dim=1, keepdim=True)
-    total, weight = add_up(torch.stack([(loss * weights).sum(), weights.sum()]))
-    return total / _at_least_tiny(weight)
+    sums = add_up(torch.stack([(loss * weights).sum(), weights.sum()]))
+    return sums[0] / _at_least_tiny(sums[1])
 
 
 def soft_dice(
@@ -138,8 +138,8 @@ def soft_dice(
     over = [0, *range(2, logits.ndim)]
     both = (weights * probability * targets).sum(dim=over)
     either = (weights * (probability**2 + targets**2)).sum(dim=over)
-    both, either = add_up(torch.stack([both, either]))
-    return (1 - (2 * both + SMOOTHING) / (either + SMOOTHING)).mean()
+    sums = add_up(torch.stack([both, either]))
+    return (1 - (2 * sums[0] + SMOOTHING) / (sums[1] + SMOOTHING)).mean()
 
 
 def as_logits(answer: Tensor, activation: Activation) -> Tensor:
