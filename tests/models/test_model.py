@@ -239,6 +239,16 @@ def test_a_model_with_a_broken_weight_is_not_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_of_nothing_but_zeros_is_not_saved(tmp_path: Path) -> None:
+    model = make_model()
+    with torch.no_grad():
+        for parameter in model.net.parameters():
+            parameter.zero_()
+    with pytest.raises(ModelError, match="All weights"):
+        save_model(model, tmp_path / "empty")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_in_the_library_never_replace_each_other(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(library, "user_folder", lambda: tmp_path)
     monkeypatch.setattr("napari_unet.models.model.user_folder", lambda: tmp_path)
