@@ -26,24 +26,28 @@ _OTHER_NETWORKS = (
     (r"lora_", "an addition to another network"),
     (r"lstm|gru|rnn", "a recurrent network"),
 )
+_SMP = r"segmentation_head\."
 _LOOKALIKES = (
     ("a VNet", (r"in_tr\.", r"down_tr\d+\.down_conv\.", r"up_tr\d+\.up_conv\.", r"out_tr\.")),
     (
         "an FPN of segmentation_models_pytorch",
-        (r"encoder\.", r"decoder\.p5\.", r"decoder\.seg_blocks"),
+        (_SMP, r"decoder\.p5\.", r"decoder\.seg_blocks"),
     ),
     (
         "a DeepLab of segmentation_models_pytorch",
-        (r"encoder\.", r"decoder\.(0|aspp)\.", r"segmentation_head\."),
+        (_SMP, r"decoder\.(0|aspp)\."),
     ),
-    ("a UPerNet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.feature_norms\.")),
-    ("a PSPNet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.psp\.")),
-    ("a Linknet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.blocks\.0\.block\.")),
-    ("a MAnet of segmentation_models_pytorch", (r"encoder\.", r"decoder\.center\.top_conv\.")),
-    ("a PAN of segmentation_models_pytorch", (r"encoder\.", r"decoder\.fpa\.")),
+    ("a UPerNet of segmentation_models_pytorch", (_SMP, r"decoder\.feature_norms\.")),
+    ("a PSPNet of segmentation_models_pytorch", (_SMP, r"decoder\.psp\.")),
+    (
+        "a Linknet of segmentation_models_pytorch",
+        (_SMP, r"decoder\.blocks\.0\.block\.0\.0\.", r"decoder\.blocks\.0\.block\.2\."),
+    ),
+    ("a MAnet of segmentation_models_pytorch", (_SMP, r"decoder\.center\.top_conv\.")),
+    ("a PAN of segmentation_models_pytorch", (_SMP, r"decoder\.fpa\.")),
     (
         "a UNet++ of segmentation_models_pytorch",
-        (r"encoder\.", r"decoder\.blocks\.x_0_0\."),
+        (_SMP, r"decoder\.blocks\.x_0_0\."),
     ),
     ("a SegResNet of MONAI", (r"convInit\.", r"down_layers\.0\.", r"up_samples\.0\.")),
     ("a BasicUNet++ of MONAI", (r"conv_0_0\.", r"upcat_0_1\.")),
