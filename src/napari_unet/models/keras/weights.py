@@ -19,6 +19,7 @@ def named(held: Hdf5, prefix: str) -> Weights:
     """Find weights in the layout of ``.h5``: groups called like the layers."""
 
     def weights(name: str, _: str) -> list[NDArray[Any]]:
+        """Read the weights of the layer that is called so."""
         # In a network within a network the group is that of the outer layer.
         outer, _, inner = name.partition("\0")
         names = _weight_names(held, f"{prefix}{outer}")
@@ -60,6 +61,7 @@ def numbered(held: Hdf5) -> Weights:
     known: dict[tuple[str, str], str] = {}
 
     def group_of(parent: str, name: str, kind: str) -> str:
+        """Return the group of a layer within that of its network."""
         for folder in _FOLDERS:
             base = f"{parent}/{folder}".lstrip("/")
             for child in children.get(base, []):
@@ -79,6 +81,7 @@ def numbered(held: Hdf5) -> Weights:
         return known[parent, name]
 
     def weights(name: str, kind: str) -> list[NDArray[Any]]:
+        """Read the numbered weights of a layer."""
         group = ""
         for part, part_kind in zip(name.split("\0"), kind.split("\0"), strict=True):
             group = group_of(group, part, part_kind)

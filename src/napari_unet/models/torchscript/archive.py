@@ -78,6 +78,7 @@ class Archive:
         storages: dict[str, torch.Tensor] = {}
 
         def refer(reference: Any) -> Any:
+            """Return the storage that a pickle refers to, read once."""
             if not (isinstance(reference, tuple) and len(reference) >= 5):
                 raise ValueError("a weight is described in a way that is not known")
             kind, key = reference[1], str(reference[2])
@@ -134,6 +135,7 @@ def traced_shape(archive: Archive) -> list[int] | None:
         return None
 
     def make(path: str, arguments: tuple[Any, ...]) -> Any:
+        """Keep of a tensor its shape, and of a value with a type the value."""
         if path.startswith("torch._utils._rebuild_tensor"):
             return Made("shape", tuple(arguments[2]))
         return arguments[0] if path.endswith("restore_type_tag") else NotImplemented

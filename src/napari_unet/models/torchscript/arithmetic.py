@@ -182,6 +182,7 @@ def extreme(function: Callable[..., Any]) -> Callable[[Call], Any]:
     """Return the smallest or largest of two numbers or of a list."""
 
     def compute(call: Call) -> Any:
+        """Compare the numbers that were given."""
         values = call.arguments if len(call.arguments) > 1 else listed(call.get(0))
         result = plain_number(values[0])
         for value in values[1:]:
