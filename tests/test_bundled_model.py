@@ -97,7 +97,7 @@ def test_the_file_is_small_and_its_card_complete(cards, name):
 
 def test_the_cards_say_what_was_reached(cards):
     assert cards["nuclei"].scores[NUCLEI_SCORE] >= 0.86
-    assert cards["em-membranes"].scores[RAND_SCORE] <= 0.06
+    assert cards["em-membranes"].scores[RAND_SCORE] <= 0.04
     assert cards["em-membranes"].scores[PIXEL_SCORE] <= 0.06
 
 

@@ -53,7 +53,7 @@ CROPS = CropSettings(
     blur_sigma_px=(0.4, 1.2),
 )
 RECIPE = Recipe(learning_rate=2e-3, batch=4, loss="cross-entropy")
-STEPS = 1000
+STEPS = 2200
 PAPER_CROPS = CropSettings(
     crop_px=316, elastic_px=10, rotation_degrees=30, grey_values=0.4, blurred=0, noisy=0
 )
