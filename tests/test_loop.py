@@ -228,6 +228,9 @@ def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand
     hand.wait_idle()
     assert session.labels is not None
     assert "objects in" in hand.status
+    if job == "retrain":
+        hand.click("discard_training")
+        assert not find_unfinished()
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from napari_unet.models.model import Model, save_model
 from napari_unet.models.opening import load_model, open_weights
 from napari_unet.network.unet import UNet
 from napari_unet.settings import Architecture
+from tests.models.mutations import mutations
 
 FIRED: list[str] = []
 
@@ -268,9 +269,6 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes:
     return bytes(made)
 
 
-MUTATIONS = 500
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
@@ -284,7 +282,7 @@ def test_a_damaged_file_opens_whole_or_is_refused(name: str, tmp_path: Path) -> 
     random = np.random.default_rng(0)
     path = tmp_path / f"mutated{Path(name).suffix}"
     refused = 0
-    count = MUTATIONS if name != "a.zip" else MUTATIONS // 4  # each is unpacked and tried
+    count = mutations(500 if name != "a.zip" else 120)  # each of these is unpacked and tried
     for _ in range(count):
         path.write_bytes(mutated(content, random))
         try:
@@ -305,7 +303,7 @@ def test_a_damaged_keras_file_opens_whole_or_is_refused(data_dir, name, tmp_path
     content = (data_dir / "weights" / "keras_pancreas_phc" / name).read_bytes()
     random = np.random.default_rng(1)
     path = tmp_path / name
-    for _ in range(150):
+    for _ in range(mutations(60)):
         path.write_bytes(mutated(content, random))
         try:
             model = load_model(path)
