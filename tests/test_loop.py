@@ -40,6 +40,7 @@ def unseen(data_dir) -> tuple[np.ndarray, np.ndarray]:
 def hand(make_napari_viewer, qtbot, unseen, monkeypatch):
     """A person in front of a viewer with the image and the dock open."""
     from napari_unet.widget.contributions import open_dock
+    from napari_unet.worker.unfinished import discard, find_unfinished
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # the real process, at its own speed
     viewer = make_napari_viewer(show=True)
@@ -58,6 +59,8 @@ def hand(make_napari_viewer, qtbot, unseen, monkeypatch):
     person.wait(lambda: dock.session.model is not None and not dock.session.is_busy, 120)
     yield person
     dock.close_session()
+    for unfinished in find_unfinished():  # the next dock would offer to go on with it
+        discard(unfinished.folder)
 
 
 def enlarge(hand: Hand) -> None:
@@ -234,6 +237,7 @@ def test_killing_the_process_changes_nothing_and_the_next_click_works(hand: Hand
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", ["the process is killed", "the dock is closed"])
 def test_a_training_that_was_broken_off_goes_on_by_one_click(hand: Hand, how: str) -> None:
     from napari_unet.widget.contributions import open_dock

@@ -161,9 +161,10 @@ def test_to_end_the_program_is_to_interrupt_it(run, command, tmp_path, monkeypat
 
 # The state is written after each step, so that one sees when steps are taken.
 COMMAND_LINE = """
-import sys
+import signal, sys
 from napari_unet.cli import main
 from napari_unet.runs import checkpoint
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell makes it ignored
 checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0, 1e9
 sys.exit(main(sys.argv[1:]))
 """

@@ -267,7 +267,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_unbroken(model, blobs, tmp_pa
 
     assert begin("whole").wait() == 0
     kept = tmp_path / "broken.checkpoint"
-    killed = in_writing = 0
+    killed = 0
     process = begin("broken")
     while killed < KILLS and process.poll() is None:
         seen = set()  # states written by this process, as far as we see them
@@ -280,11 +280,9 @@ def test_a_run_killed_at_random_moments_ends_as_if_unbroken(model, blobs, tmp_pa
         if process.wait() == 0:
             break
         killed += 1
-        in_writing = len(set(tmp_path.glob(".*.part")))  # each was left by another process
         process = begin("broken", "--resume")
     assert process.wait() == 0
     assert killed >= 4, "else nothing was tested"
-    assert in_writing >= 1, "else no half of a file was left"
     assert "going on after step" in (tmp_path / "told.txt").read_text()
     whole, broken = (load_model(tmp_path / f"{name}.safetensors") for name in ("whole", "broken"))
     torch.testing.assert_close(weights(broken), weights(whole), rtol=0, atol=0)

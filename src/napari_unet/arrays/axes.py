@@ -215,6 +215,11 @@ def check_axes(axes: str, shape: Sequence[int]) -> str:
             f"Axes {axes!r} name {len(axes)} axes, but the image has {len(shape)}: {shape}. "
             "Name each axis once."
         )
+    if any(math.isnan(length) for length in shape):
+        raise ImageError(
+            "The image does not know its own size, as a dask array does after a selection. Call "
+            "its compute_chunk_sizes() first."
+        )
     if not all(length >= 1 for length in shape):
         raise ImageError(f"The image is empty: its shape is {shape}. Choose one with pixels.")
     return axes

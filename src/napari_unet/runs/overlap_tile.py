@@ -29,6 +29,7 @@ from napari_unet.runs.tile_choice import (
     grid_of,
     smallest_tile,
     tile_bytes,
+    worthwhile_tile,
 )
 from napari_unet.runs.tile_computer import Piece, Plane, Started, TileComputer
 
@@ -257,7 +258,8 @@ class OverlapTile:
         tile_px = self._settings.tile_px or default_tile(net, self._shape, self._halo, budget)
         fitted = recall(net, device, dtype)
         if fitted:
-            tile_px = min(tile_px, max(fitted.tile_px, smallest_tile(net, self._halo)))
+            # Smaller ones helped once; to begin with they would make every run many times longer.
+            tile_px = min(tile_px, max(fitted.tile_px, worthwhile_tile(net, self._halo)))
         self._plan(tile_px)
         features = tile_bytes(net, [part.stop - part.start for part in self._tiles[0].outer])
         self._at_once = max(int(self._policy.together_bytes // features), 1)

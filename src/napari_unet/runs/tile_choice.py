@@ -72,6 +72,12 @@ def smallest_tile(net: Network, halo_px: int) -> int:
     return net.valid_input(net.stride + 2 * (halo_px + net.margin))
 
 
+def worthwhile_tile(net: Network, halo_px: int) -> int:
+    """Return the smallest tile of which as much is kept as is lost on one side."""
+    lost = max(halo_px, net.margin)
+    return net.valid_input(max(net.stride, lost) + 2 * (halo_px + net.margin))
+
+
 def grid_of(net: Network) -> tuple[int, int, int]:
     """Return stride, margin and the smallest output of a network."""
     return net.stride, net.margin, net.valid_input(1) - 2 * net.margin

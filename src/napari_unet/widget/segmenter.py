@@ -7,6 +7,7 @@ carried over, and the older layer stays as it is, hidden.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,16 +170,24 @@ class Segmenter:
             older.labels.visible = False
         self._session.use_labels(annotation.labels)
         self._session.tell(
-            f"{_count(result['labels'])} objects in {result['seconds']:.1f} s."
+            f"{self._count(result['labels'])} objects in {result['seconds']:.1f} s."
             + "".join(f" {note}" for note in result.get("notes", ()))
         )
 
     def _on_relabelled(self, live: LiveLabels, result: dict[str, Any]) -> None:
         if live.is_open:
             live.finish(result["labels"])
-            self._session.tell(f"{_count(result['labels'])} objects.")
+            self._session.tell(f"{self._count(result['labels'])} objects.")
         else:
             live.undo()
+
+    def _count(self, labels: np.ndarray) -> int:
+        """Count objects: each plane, or volume of a network of volumes, is numbered from 1."""
+        model = self._session.model
+        dims = model.card.architecture.spatial_dims if model else 2
+        if not labels.size:
+            return 0
+        return int(labels.reshape(-1, math.prod(labels.shape[-dims:])).max(axis=1).sum())
 
     def _older(self, subject: Subject) -> Annotation | None:
         """Return the labelling of an image to go on from: the one at hand, or else the newest."""
@@ -240,10 +249,3 @@ def _copy_other_planes(older: Annotation, newer: Annotation, plane: dict[str, in
 def _largest(annotation: Annotation) -> int:
     """Return the largest label of a layer."""
     return int(np.max(annotation.labels.data, initial=0))
-
-
-def _count(labels: np.ndarray) -> int:
-    """Count objects: each plane is numbered from 1."""
-    if not labels.size:
-        return 0
-    return int(labels.reshape(-1, *labels.shape[-2:]).max(axis=(1, 2)).sum())

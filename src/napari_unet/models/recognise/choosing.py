@@ -12,6 +12,7 @@ import re
 from itertools import product
 from typing import TYPE_CHECKING
 
+from napari_unet.models.recognise.network import may_be_active
 from napari_unet.models.recognise.questions import open_questions
 from napari_unet.models.recognise.readings import Reading
 
@@ -112,7 +113,7 @@ def _choices(network: Network, first: Reading) -> list[Choice]:
     if "bare_norm" in unknown and network.looks_normed():
         title = "without norm" if first.bare_norm else "instance norm"
         choices.append([(1.2, title, {"bare_norm": not first.bare_norm})])
-    if "upsampling_activation" in unknown:
+    if "upsampling_activation" in unknown and any(may_be_active(step) for step in network.ups()):
         is_active = any(network.is_active_up(step, first) for step in network.ups() if step.units)
         title = "upsampling without activation" if is_active else "upsampling with activation"
         choices.append([(1.1, title, {"active_up": not is_active})])

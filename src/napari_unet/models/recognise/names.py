@@ -149,7 +149,7 @@ def _without_weight_norm(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Te
             other = tensors.get(name + length)
             if name != key and other is not None and other.ndim == tensor.ndim:
                 axes = tuple(axis for axis in range(other.ndim) if other.shape[axis] == 1)
-                norm = tensor.norm(dim=axes, keepdim=True)
+                norm = torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
                 result[f"{name}weight"] = tensor * (other / norm)
                 break
             if key.endswith(length) and key.removesuffix(length) + direction in tensors:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from napari_unet.models.recognise.network import Network
     from napari_unet.models.recognise.readings import Reading
+    from napari_unet.models.recognise.search import Step
 
 ACTIVATIONS = {
     "relu": "ReLU",
@@ -183,8 +184,8 @@ def _normalises(network: Network, reading: Reading) -> bool:
     return network.has_norms() or reading.bare_norm
 
 
-def _may_hold_bare_norms(network: Network, reading: Reading) -> bool:
-    return not network.has_norms() and (network.looks_normed() or reading.bare_norm)
+def _may_hold_bare_norms(network: Network, _: Reading) -> bool:
+    return not network.has_norms()
 
 
 def _orders(network: Network, reading: Reading) -> bool:
@@ -192,7 +193,11 @@ def _orders(network: Network, reading: Reading) -> bool:
 
 
 def _may_be_active_up(network: Network, _: Reading) -> bool:
-    return any(may_be_active(step) for step in network.ups())
+    return any(may_be_active(step) or _is_bare_transposed(step) for step in network.ups())
+
+
+def _is_bare_transposed(step: Step) -> bool:
+    return step.transposed and step.units[0].norm is None and step.units[0].prelu is None
 
 
 QUESTIONS = (
