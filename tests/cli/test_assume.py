@@ -59,7 +59,7 @@ def test_what_is_assumed_changes_the_masks_and_goes_along_when_converted(
     [
         ("activation", 2, "Write a name and a value, e.g. activation=elu"),
         ("activation=swish", 1, "Choose relu, leaky_relu, elu"),
-        ("colour=red", 1, "What can be told is skip_order, activation"),
+        ("colour=red", 1, "What can be told is skip_order, upsampling_activation"),
     ],
 )
 def test_what_cannot_be_assumed_is_told_with_what_can(run, weights, told, status, sentence) -> None:
