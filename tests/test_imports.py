@@ -48,6 +48,7 @@ def test_importing_the_command_line_loads_nothing_heavy():
         "models.card",
         "models.description",
         "models.formats",
+        "models.hdf5",
         "models.library",
         "settings",
         "worker.protocol",

@@ -282,7 +282,7 @@ def test_a_damaged_file_opens_whole_or_is_refused(name: str, tmp_path: Path) -> 
     random = np.random.default_rng(0)
     path = tmp_path / f"mutated{Path(name).suffix}"
     refused = 0
-    count = mutations(500 if name != "a.zip" else 120)  # each of these is unpacked and tried
+    count = mutations(500 if name != "a.zip" else 125)  # each of these is unpacked and tried
     for _ in range(count):
         path.write_bytes(mutated(content, random))
         try:
@@ -303,7 +303,7 @@ def test_a_damaged_keras_file_opens_whole_or_is_refused(data_dir, name, tmp_path
     content = (data_dir / "weights" / "keras_pancreas_phc" / name).read_bytes()
     random = np.random.default_rng(1)
     path = tmp_path / name
-    for _ in range(mutations(60)):
+    for _ in range(mutations(150)):
         path.write_bytes(mutated(content, random))
         try:
             model = load_model(path)

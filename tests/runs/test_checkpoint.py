@@ -267,7 +267,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_unbroken(model, blobs, tmp_pa
 
     assert begin("whole").wait() == 0
     kept = tmp_path / "broken.checkpoint"
-    killed = 0
+    killed = in_writing = 0
     process = begin("broken")
     while killed < KILLS and process.poll() is None:
         seen = set()  # states written by this process, as far as we see them
@@ -275,14 +275,20 @@ def test_a_run_killed_at_random_moments_ends_as_if_unbroken(model, blobs, tmp_pa
         while process.poll() is None and len(seen) < chance.randint(1, 8):
             seen |= {kept.stat().st_mtime_ns} - {before} if kept.exists() else set()
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.1))
+        if killed % 2:  # while a state is being written
+            while process.poll() is None and not list(tmp_path.glob(".*.part")):
+                time.sleep(0.001)
+        else:
+            time.sleep(chance.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         if process.wait() == 0:
             break
         killed += 1
+        in_writing += bool(list(tmp_path.glob(".*.part")))  # the next process clears it away
         process = begin("broken", "--resume")
     assert process.wait() == 0
     assert killed >= 4, "else nothing was tested"
+    assert in_writing >= 1, "else no half of a file was left"
     assert "going on after step" in (tmp_path / "told.txt").read_text()
     whole, broken = (load_model(tmp_path / f"{name}.safetensors") for name in ("whole", "broken"))
     torch.testing.assert_close(weights(broken), weights(whole), rtol=0, atol=0)

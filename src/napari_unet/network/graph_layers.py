@@ -118,7 +118,7 @@ class TransposedLayer(Layer):
             node.in_channels,
             node.out_channels,
             node.kernel,  # type: ignore[arg-type]  # as many numbers as axes
-            stride=node.stride,  # type: ignore[arg-type]
+            stride=node.stride,  # type: ignore[arg-type]  # likewise
             groups=node.groups,
             bias=node.bias,
         )

@@ -24,6 +24,7 @@ Record = Callable[[Replay, torch.Tensor], Replay]
 
 REPEATS = 8  # before it is recorded: recording takes about as long as some of them
 MOST_RECORDINGS = 4  # each keeps the memory of its features
+# All that a refusal to record was seen or may be raised as; computing goes on step by step.
 FAILURES = (RuntimeError, MemoryError, AttributeError, NotImplementedError, TypeError, ValueError)
 
 

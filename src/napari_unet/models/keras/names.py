@@ -17,7 +17,7 @@ from napari_unet.errors import ModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_unet.models.keras.hdf5 import Hdf5
+    from napari_unet.models.hdf5 import Hdf5
 
 _BY_NAME = (
     ("conv2d_transpose", "Conv2DTranspose"),

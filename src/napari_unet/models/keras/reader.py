@@ -19,6 +19,7 @@ from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import CHANNEL, Feature, probe_sizes
 from napari_unet.models.building.refusals import unsupported
 from napari_unet.models.damage import DAMAGED, too_large
+from napari_unet.models.hdf5 import read_hdf5
 from napari_unet.models.keras.config import (
     NETWORKS,
     arguments,
@@ -29,7 +30,6 @@ from napari_unet.models.keras.config import (
     name_of,
     references,
 )
-from napari_unet.models.keras.hdf5 import read_hdf5
 from napari_unet.models.keras.layer import Layer
 from napari_unet.models.keras.layers import LAYERS
 from napari_unet.models.keras.names import Reading, readings_of_names

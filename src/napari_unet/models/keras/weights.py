@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from napari_unet.models.keras.hdf5 import Hdf5
+    from napari_unet.models.hdf5 import Hdf5
 
 Weights = Callable[[str, str], list[NDArray[Any]]]
 _FOLDERS = ("layers", "_layer_checkpoint_dependencies", "_self_tracked_trackables", "_layers")

@@ -28,7 +28,7 @@ _MOST_OBJECTS = 50_000
 _DEEPEST = 40
 _LARGEST_GROWTH = 32
 _ALWAYS_ALLOWED = 16 << 20
-_CODE = "from napari_unet.models.keras.hdf5 import answer; answer()"
+_CODE = "from napari_unet.models.hdf5 import answer; answer()"
 
 
 @dataclass(frozen=True, eq=False)
