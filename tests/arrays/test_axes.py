@@ -74,6 +74,7 @@ def test_a_shape_without_a_usual_reading_is_told(shape):
         pytest.param("XYZ", (3, 4, 5), "do not end in YX", id="order"),
         pytest.param("YX", (3, 4, 5), "name 2 axes, but the image has 3", id="number"),
         pytest.param("ZYX", (0, 4, 5), "empty", id="empty"),
+        pytest.param("ZYX", (float("nan"), 4, 5), "does not know its own size", id="unknown size"),
     ],
 )
 def test_axes_that_do_not_fit_are_told(axes, shape, sentence):

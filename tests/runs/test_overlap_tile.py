@@ -14,6 +14,7 @@ from napari_unet.network.transfers import Arriving, Transfers
 from napari_unet.network.unet import UNet
 from napari_unet.runs import difference, fitted, overlap_tile, tile_computer
 from napari_unet.runs.background import Background
+from napari_unet.runs.fitted import remember
 from napari_unet.runs.overlap_tile import OverlapTile
 from napari_unet.runs.predict import predict
 from napari_unet.runs.progress import Note, TileDone, drive
@@ -373,6 +374,16 @@ def test_the_tile_that_fitted_is_remembered_for_this_network_and_device(tiny):
     other = UNet(tiny.net.architecture.replace(widths=(4, 6)))
     other_model = Model(other, Card(name="other", architecture=other.architecture))
     assert len(Run(other_model, image, SegmentSettings(device="cpu")).tiling.tiles) == 1
+
+
+def test_a_remembered_tile_keeps_at_least_as_much_as_a_halo(tiny):
+    net = tiny.net
+    smallest = net.valid_input(net.stride + 2 * net.halo)
+    remember(net, torch.device("cpu"), torch.float32, smallest, 1)
+    tiles = Run(tiny, make_image(203, 150), SegmentSettings(device="cpu")).tiling.tiles
+    sides = [part.stop - part.start for tile in tiles for part in tile.outer]
+    assert len(tiles) > 1
+    assert max(sides) >= 3 * net.halo > smallest
 
 
 @pytest.mark.parametrize(
