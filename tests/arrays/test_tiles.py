@@ -81,6 +81,17 @@ def test_a_volume_is_covered_once_too():
     assert (times_written((19, 33, 50), plan_tiles((19, 33, 50), 24, 4, 4)) == 1).all()
 
 
+def test_each_axis_may_have_a_grid_of_its_own():
+    tiles = plan_tiles((7, 100), 48, (2, 16), (1, 8), smallest=(3, 16))
+    assert (times_written((7, 100), tiles) == 1).all()
+    assert all(t.outer[0] == slice(0, 7) for t in tiles), "an axis that fits is not padded"
+    flat = plan_tiles((100,), 48, 16, 8, smallest=16)
+    assert [t.outer[1:] for t in tiles] == [t.outer for t in flat]
+    parts = split_tile(tiles[0], (7, 100), 24, (2, 8), (1, 8), smallest=(3, 8))
+    assert (times_written(tuple(p.stop for p in tiles[0].core), parts) == 1).all()
+    assert all(t.outer[0] == slice(0, 7) and t.outer[1].start % 8 == 0 for t in parts)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     shape=SHAPES,

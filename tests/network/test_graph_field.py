@@ -117,11 +117,41 @@ def test_a_unet_as_a_graph_has_the_numbers_of_the_unet(padded: bool) -> None:
     assert ours.levels == unet.levels
 
 
-def test_axes_that_differ_share_the_grid_of_the_one_that_needs_most() -> None:
+def test_a_volume_has_one_grid_along_z_and_one_in_its_planes() -> None:
     net = GraphNet(small_graph(dims=3, steps=((1, 2, 2), (2, 2, 2))))
-    assert (net.stride, net.margin, net.exact) == (4, 0, True)
-    assert net.halo == GraphNet(small_graph()).halo
+    plane = GraphNet(small_graph()).grid
+    assert (net.stride, net.halo, net.margin, net.exact) == (4, plane.halo, 0, True)
+    depth, rows, columns = net.grids
+    assert rows == columns == plane
+    assert (depth.stride, depth.smallest, depth.halo) == (2, 2, 8)
+    assert net.valid_input(5, axis=0) == net.output_size(6, axis=0) == 6
+    assert net.valid_input(5) == 8, "what holds along all axes"
     assert net(torch.zeros(1, 1, 6, 8, 12)).shape == (1, 1, 6, 8, 12)
+
+
+def test_rows_and_columns_share_a_grid_so_that_planes_can_be_turned() -> None:
+    rows, columns = GraphNet(small_graph(steps=((1, 2), (2, 2)))).grids
+    assert rows == columns
+    assert rows.stride == 4
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_tile_of_a_random_volume_network_is_exact_on_the_grid_of_each_axis(seed: int) -> None:
+    net = shaken_net(at_image_size(draw_graph(seed, dims=3)), seed)
+    grids, cut = net.grids, [slice(None)] * 2
+    sizes = [net.valid_input(1, axis) for axis in range(3)]
+    for axis, (_, stride, margin, halo) in enumerate(grids):
+        start = halo + stride
+        long = list(sizes)
+        long[axis] = net.valid_input(2 * start + 2 * margin + stride, axis)
+        image = torch.randn(1, 1, *long, dtype=torch.double)
+        seen = slice(stride, stride + net.valid_input(2 * (halo + margin) + stride, axis))
+        others = [slice(None)] * axis
+        with torch.inference_mode():
+            whole, part = net(image), net(image[(*cut, *others, seen)])
+        whole = whole[(*cut, *others, slice(start, start + stride))]
+        part = part[(*cut, *others, slice(halo, halo + stride))]
+        assert (whole - part).abs().max() / whole.std() < 1e-9
 
 
 def test_a_network_that_loses_more_along_one_axis_is_cut_along_the_other() -> None:

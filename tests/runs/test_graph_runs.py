@@ -17,7 +17,7 @@ from napari_unet.runs.predict import predict, segment
 from napari_unet.runs.progress import Note
 from napari_unet.runs.samples import Sample
 from napari_unet.runs.tile_choice import choose_halo, default_tile
-from napari_unet.settings import FinetuneSettings, SegmentSettings
+from napari_unet.settings import FinetuneSettings, Normalization, SegmentSettings
 from tests.graphs import Sketch, draw_graph, shaken_net, small_graph
 
 WHOLE = SegmentSettings(tile_px=4096, device="cpu")
@@ -89,6 +89,15 @@ def test_tiles_give_what_the_whole_gives(graph, shape, axes, tile_px):
     assert notes == []
 
 
+def test_a_volume_is_not_padded_along_an_axis_that_is_not_pooled():
+    graph = small_graph(dims=3, steps=((1, 2, 2), (1, 2, 2)))
+    model = make_model(graph, normalization=Normalization(kind="none"))
+    image = make_image(5, 24, 32)
+    with torch.inference_mode():
+        expected = model.activate(model.net(torch.from_numpy(image)[None, None]))[0].numpy()
+    assert np.abs(predict(model, image, "ZYX", WHOLE) - expected).max() < 1e-5
+
+
 def test_a_halo_one_step_too_small_shows_and_is_told():
     model = make_model(small_graph())
     halo = model.net.halo
@@ -124,8 +133,8 @@ def test_an_unpadded_network_that_pads_somewhere_needs_a_halo():
     sketch.convolution(sketch.convolution(g.IMAGE, 2, 5), 1, 5, padding=None)
     net = GraphNet(sketch.graph())
     assert (net.margin, net.halo, net.invents_edges) == (2, 4, True)
-    assert choose_halo(net, SegmentSettings()) == 2
-    assert choose_halo(GraphNet(small_graph(padded=False)), SegmentSettings()) == 0
+    assert choose_halo(net, SegmentSettings()) == (2, 2)
+    assert choose_halo(GraphNet(small_graph(padded=False)), SegmentSettings()) == (0, 0)
 
 
 def test_a_network_of_more_features_gets_smaller_tiles():
@@ -133,7 +142,7 @@ def test_a_network_of_more_features_gets_smaller_tiles():
     for width in (64, 512):
         sketch = Sketch()
         sketch.convolution(sketch.convolution(g.IMAGE, width, 5), 1)
-        tiles.append(default_tile(GraphNet(sketch.graph()), (4096, 4096), 4))
+        tiles.append(default_tile(GraphNet(sketch.graph()), (4096, 4096), (4, 4)))
     assert tiles[1] < tiles[0]
 
 

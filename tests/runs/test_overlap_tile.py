@@ -273,7 +273,7 @@ def test_the_default_tile_keeps_to_the_budget_and_throws_little_away():
             net = UNet.from_preset(name)
         lost = net.margin or net.halo
         for size in (300, 1024, 2048, 4096, 30000):
-            tile = default_tile(net, (size, size), 0 if net.margin else net.halo)
+            tile = default_tile(net, (size, size), (0 if net.margin else net.halo,) * 2)
             least = 6 * lost + net.stride
             assert min(tile, size) ** 2 * feature_bytes(net) <= 768 * 2**20 or tile <= least
             assert tile >= min(size, least)

@@ -200,7 +200,7 @@ def test_the_default_tile_leaves_most_of_the_work_to_the_core():
     for name in ("light-bn", "same-bn", "ronneberger2015"):
         with torch.device("meta"):  # sizes only, no weights
             net = UNet.from_preset(name)
-        tile = default_tile(net, (4096, 4096), net.halo if not net.margin else 0)
+        tile = default_tile(net, (4096, 4096), (net.halo if not net.margin else 0,) * 2)
         core = tile - 2 * max(net.halo if not net.margin else 0, net.margin)
         assert (tile / core) ** 2 < 2.5
 

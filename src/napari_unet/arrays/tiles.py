@@ -26,6 +26,9 @@ the image is mirrored by the margin on all sides::
     first tile       |<- margin ->|<------- output ------->|<- margin ->|
     second tile                |<- margin ->|<------- output ------->|<- margin ->|
 
+Along Z a network may look less far and pool less than in the plane: halo, stride and smallest size
+may be given for each axis.
+
 References
 ----------
 .. [1] Ronneberger, Fischer, Brox (2015), U-Net, doi:10.1007/978-3-319-24574-4_28, Fig. 2.
@@ -34,6 +37,7 @@ References
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +46,14 @@ import numpy as np
 from napari_unet.errors import TileSizeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
 Kind = tuple[tuple[int, bool, bool], ...]
 """Along each axis: the size of the window, and if it is the first and the last."""
+Along = int | Sequence[int]
+"""Pixels along all axes, or along each one."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Sizes a network can give back: ``smallest`` and every multiple of ``stride`` more."""
+    """Sizes that come back along an axis: ``smallest`` and every multiple of ``stride`` more."""
 
     stride: int
     margin: int
     smallest: int
+    halo: int
 
     def up(self, size: int) -> int:
         """Return the next such size that is not smaller."""
@@ -82,10 +89,10 @@ class _Grid:
 def plan_tiles(
     shape: Sequence[int],
     tile_px: int,
-    halo_px: int,
-    stride: int,
+    halo_px: Along,
+    stride: Along,
     margin: int = 0,
-    smallest: int | None = None,
+    smallest: Along | None = None,
 ) -> list[Tile]:
     """Cover an image with as few equal tiles as possible.
 
@@ -96,14 +103,14 @@ def plan_tiles(
     tile_px : int
         Largest side of a tile in pixels, halo and margin included; rounded down to what the
         network can take. Tiles are not larger than the image, so a short axis has one tile.
-    halo_px : int
+    halo_px : int or sequence of int
         Pixels per side that are computed and thrown away where tiles meet; rounded up to the
-        stride.
-    stride : int
+        stride. One number for all axes, or one for each.
+    stride : int or sequence of int
         Grid of the poolings in pixels.
     margin : int
         Pixels per side by which the network's output is smaller than its input; 0 if padded.
-    smallest : int, optional
+    smallest : int or sequence of int, optional
         Smallest size the network gives back in pixels; the stride if not given.
 
     Returns
@@ -120,19 +127,19 @@ def plan_tiles(
     ----------
     .. [1] Ronneberger et al. (2015), U-Net, doi:10.1007/978-3-319-24574-4_28, Fig. 2.
     """
-    grid = _Grid(stride, margin, stride if smallest is None else smallest)
-    halo = _ceil(halo_px, stride)
-    return _products([list(_tiles_along_axis(size, tile_px, halo, grid)) for size in shape])
+    grids = _grids(len(shape), halo_px, stride, margin, smallest)
+    pairs = zip(shape, grids, strict=True)
+    return _products([list(_tiles_along_axis(size, tile_px, grid)) for size, grid in pairs])
 
 
 def plan_tiles_around(
     shape: Sequence[int],
     region: Sequence[slice],
     tile_px: int,
-    halo_px: int,
-    stride: int,
+    halo_px: Along,
+    stride: Along,
     margin: int = 0,
-    smallest: int | None = None,
+    smallest: Along | None = None,
 ) -> list[Tile]:
     """Cover an image with tiles of which as few as possible cover a region of it.
 
@@ -163,18 +170,16 @@ def plan_tiles_around(
     TileSizeError
         If the tile has no room for a core between its halos, or is too small for the network.
     """
-    grid = _Grid(stride, margin, stride if smallest is None else smallest)
-    halo = _ceil(halo_px, stride)
     axes = []
-    for size, part in zip(shape, region, strict=True):
-        start, stop = _floor(part.start, stride), min(_ceil(part.stop, stride), size)
+    grids = _grids(len(shape), halo_px, stride, margin, smallest)
+    for size, part, grid in zip(shape, region, grids, strict=True):
+        start = _floor(part.start, grid.stride)
+        stop = min(_ceil(part.stop, grid.stride), size)
         # A strip beside the region that is narrower than its halos goes with it.
-        start, stop = start * (start > 2 * halo), stop if size - stop > 2 * halo else size
+        start, stop = start * (start > 2 * grid.halo), stop if size - stop > 2 * grid.halo else size
         ends = [0, start, stop, size]
         cores = (slice(*pair) for pair in itertools.pairwise(ends) if pair[0] < pair[1])
-        axes.append(
-            [tile for core in cores for tile in _tiles_within(core, size, tile_px, halo, grid)]
-        )
+        axes.append([tile for core in cores for tile in _tiles_within(core, size, tile_px, grid)])
     return _products(axes)
 
 
@@ -182,10 +187,10 @@ def split_tile(
     tile: Tile,
     shape: Sequence[int],
     tile_px: int,
-    halo_px: int,
-    stride: int,
+    halo_px: Along,
+    stride: Along,
     margin: int = 0,
-    smallest: int | None = None,
+    smallest: Along | None = None,
 ) -> list[Tile]:
     """Cover the core of a tile with smaller tiles.
 
@@ -206,22 +211,18 @@ def split_tile(
     TileSizeError
         If the tile has no room for a core between its halos.
     """
-    grid = _Grid(stride, margin, stride if smallest is None else smallest)
-    halo = _ceil(halo_px, stride)
-    axes = [
-        list(_tiles_within(core, size, tile_px, halo, grid))
-        for core, size in zip(tile.core, shape, strict=True)
-    ]
-    return _products(axes)
+    grids = _grids(len(shape), halo_px, stride, margin, smallest)
+    parts = zip(tile.core, shape, grids, strict=True)
+    return _products([list(_tiles_within(core, size, tile_px, grid)) for core, size, grid in parts])
 
 
 def moved_tile(
     tile: Tile,
     shape: Sequence[int],
-    halo_px: int,
-    stride: int,
+    halo_px: Along,
+    stride: Along,
     margin: int = 0,
-    smallest: int | None = None,
+    smallest: Along | None = None,
 ) -> Tile:
     """Lay a window of the same size across a border of a tile's core.
 
@@ -231,9 +232,9 @@ def moved_tile(
         Planned for an image of that shape, with the same stride, margin and smallest size.
     shape : sequence of int
         See :func:`plan_tiles`.
-    halo_px : int
+    halo_px : int or sequence of int
         How far from the moved window's own edges its core shall stay, if there is room.
-    stride, margin, smallest : int
+    stride, margin, smallest : object
         See :func:`plan_tiles`.
 
     Returns
@@ -241,10 +242,9 @@ def moved_tile(
     Tile
         Its core is a part of the tile's core, so that the two can be compared.
     """
-    grid = _Grid(stride, margin, stride if smallest is None else smallest)
-    halo = _ceil(halo_px, stride)
-    parts = zip(tile.outer, tile.core, shape, strict=True)
-    (moved,) = _products([[_moved_along_axis(*part, halo, grid)] for part in parts])
+    grids = _grids(len(shape), halo_px, stride, margin, smallest)
+    parts = zip(tile.outer, tile.core, shape, grids, strict=True)
+    (moved,) = _products([[_moved_along_axis(*part)] for part in parts])
     return moved
 
 
@@ -335,6 +335,23 @@ def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.minimum(position, period - position)
 
 
+def _grids(
+    dims: int, halo_px: Along, stride: Along, margin: int, smallest: Along | None
+) -> list[_Grid]:
+    """Give the grid of each axis."""
+    steps = _each(stride, dims)
+    least = steps if smallest is None else _each(smallest, dims)
+    return [
+        _Grid(step, margin, size, _ceil(halo, step))
+        for step, size, halo in zip(steps, least, _each(halo_px, dims), strict=True)
+    ]
+
+
+def _each(pixels: Along, dims: int) -> Sequence[int]:
+    """Repeat a number for each axis, unless there is one for each."""
+    return (pixels,) * dims if isinstance(pixels, int) else pixels
+
+
 def _products(axes: list[list[Tile]]) -> list[Tile]:
     """Join the tiles of each axis to tiles of all axes, row by row."""
     return [
@@ -347,10 +364,10 @@ def _products(axes: list[list[Tile]]) -> list[Tile]:
     ]
 
 
-def _tiles_along_axis(size: int, tile_px: int, halo: int, grid: _Grid) -> Iterator[Tile]:
+def _tiles_along_axis(size: int, tile_px: int, grid: _Grid) -> Iterator[Tile]:
     """Lay equal windows along one axis: the fewest, then the smallest that still cover it."""
     padded = grid.up(size)
-    window, count = _even_windows(padded, tile_px, halo, grid)
+    window, count = _even_windows(padded, tile_px, grid)
     steps = max(count - 1, 1)
     starts = [_floor(i * (padded - window) // steps, grid.stride) for i in range(count)]
     # Two windows are cut apart in the middle of their overlap, on the grid.
@@ -366,16 +383,16 @@ def _tiles_along_axis(size: int, tile_px: int, halo: int, grid: _Grid) -> Iterat
         )
 
 
-def _tiles_within(core: slice, size: int, tile_px: int, halo: int, grid: _Grid) -> Iterator[Tile]:
+def _tiles_within(core: slice, size: int, tile_px: int, grid: _Grid) -> Iterator[Tile]:
     """Cut a core along one axis into even ones, each with the window it needs."""
     padded = grid.up(size)
-    room = _room(padded, tile_px, halo, grid)
+    room = _room(padded, tile_px, grid)
     count = -(-(core.stop - core.start) // room)
     step = _ceil(-(-(core.stop - core.start) // count), grid.stride)
     for first in range(core.start, core.stop, step):
         last = min(first + step, core.stop)
-        stop = min(_ceil(last + halo, grid.stride), padded)
-        start = max(min(first - halo, stop - grid.smallest), 0)
+        stop = min(_ceil(last + grid.halo, grid.stride), padded)
+        start = max(min(first - grid.halo, stop - grid.smallest), 0)
         yield Tile(
             outer=(slice(start, start + grid.up(stop - start) + 2 * grid.margin),),
             core=(slice(first, last),),
@@ -383,13 +400,13 @@ def _tiles_within(core: slice, size: int, tile_px: int, halo: int, grid: _Grid) 
         )
 
 
-def _moved_along_axis(outer: slice, core: slice, size: int, halo: int, grid: _Grid) -> Tile:
+def _moved_along_axis(outer: slice, core: slice, size: int, grid: _Grid) -> Tile:
     """Lay a window over the end of its core, or else over the start, as far as there is room."""
     padded, window = grid.up(size), outer.stop - outer.start - 2 * grid.margin
     border = core.stop if core.stop < size else core.start
     start = min(max(_floor(border - window // 2, grid.stride), 0), padded - window)
     stop = start + window
-    halo = min(halo, _floor(window // 2 - grid.stride, grid.stride))
+    halo = min(grid.halo, _floor(window // 2 - grid.stride, grid.stride))
     first = max(core.start, start + halo * (start > 0))
     last = min(core.stop, stop - halo * (stop < padded))
     return Tile(
@@ -399,47 +416,47 @@ def _moved_along_axis(outer: slice, core: slice, size: int, halo: int, grid: _Gr
     )
 
 
-def _even_windows(padded: int, tile_px: int, halo: int, grid: _Grid) -> tuple[int, int]:
+def _even_windows(padded: int, tile_px: int, grid: _Grid) -> tuple[int, int]:
     """Choose size (of the output) and number of the windows that cover a padded axis."""
     largest = grid.down(tile_px - 2 * grid.margin)
     if padded <= largest:
         return padded, 1
-    _room(padded, tile_px, halo, grid)
-    count = 1 - (largest - padded) // _step(largest, halo, grid)
+    _room(padded, tile_px, grid)
+    count = 1 - (largest - padded) // _step(largest, grid)
     enough = (
         window
         for window in range(grid.smallest, largest, grid.stride)
-        if window + (count - 1) * _step(window, halo, grid) >= padded
+        if window + (count - 1) * _step(window, grid) >= padded
     )
     return next(enough, largest), count
 
 
-def _room(padded: int, tile_px: int, halo: int, grid: _Grid) -> int:
+def _room(padded: int, tile_px: int, grid: _Grid) -> int:
     """Return how much of a window is left for its core, which must be something."""
     largest = grid.down(tile_px - 2 * grid.margin)
     if padded <= largest:
         return padded
-    if largest < max(grid.smallest, 2 * halo + grid.stride):
-        raise TileSizeError(_why_too_small(tile_px, halo, grid))
-    return _step(largest, halo, grid)
+    if largest < max(grid.smallest, 2 * grid.halo + grid.stride):
+        raise TileSizeError(_why_too_small(tile_px, grid))
+    return _step(largest, grid)
 
 
-def _step(window: int, halo: int, grid: _Grid) -> int:
+def _step(window: int, grid: _Grid) -> int:
     """Return the longest step from one window to the next."""
-    return _floor(window - 2 * halo, grid.stride)
+    return _floor(window - 2 * grid.halo, grid.stride)
 
 
-def _why_too_small(tile_px: int, halo: int, grid: _Grid) -> str:
+def _why_too_small(tile_px: int, grid: _Grid) -> str:
     """Say why a tile is too small, and which one would do."""
-    least = grid.up(max(grid.smallest, 2 * halo + grid.stride)) + 2 * grid.margin
-    if halo == 0:
+    least = grid.up(max(grid.smallest, 2 * grid.halo + grid.stride)) + 2 * grid.margin
+    if grid.halo == 0:
         return (
             f"A tile of {tile_px} px leaves nothing to keep of what this network gives back. "
             f"Choose at least {least} px."
         )
     return (
-        f"A tile of {tile_px} px has no room left between two halos of {halo} px. Choose at least "
-        f"{least} px, or a smaller halo, which gives an approximate result."
+        f"A tile of {tile_px} px has no room left between two halos of {grid.halo} px. Choose at "
+        f"least {least} px, or a smaller halo, which gives an approximate result."
     )
 
 

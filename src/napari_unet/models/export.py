@@ -236,7 +236,8 @@ def onnx(model: Model) -> bytes:
         "description": f"{card.name}: {card.segments}. {size_rule(model)}",
         CARD_KEY: card.model_dump_json(),
     }
-    return write_onnx(graph, tensors, card.activation, _size(model), metadata)
+    size = model.net.valid_input(_LEAST_PX)
+    return write_onnx(graph, tensors, card.activation, size, metadata)
 
 
 def probabilities(model: Model, pixels: torch.Tensor) -> torch.Tensor:
@@ -271,8 +272,12 @@ def size_rule(model: Model) -> str:
     str
         A sentence.
     """
-    least, stride = model.net.valid_input(1), model.net.stride
-    return f"Sizes: {least} px or a multiple of {stride} px more, along each axis."
+    grids = model.net.grids
+    rules = [f"{grid.smallest} px or a multiple of {grid.stride} px more" for grid in grids]
+    if len(set(rules)) == 1:
+        return f"Sizes: {rules[0]}, along each axis."
+    named = zip(rules, "zyx"[-len(rules) :], strict=True)
+    return f"Sizes: {'; '.join(f'{rule} along {axis}' for rule, axis in named)}."
 
 
 def image_for(model: Model, steps: int = 0) -> torch.Tensor:
@@ -291,10 +296,11 @@ def image_for(model: Model, steps: int = 0) -> torch.Tensor:
     Tensor of float32, shape (1, C, *spatial)
         On the device of the network, always the same.
     """
-    net, dims = model.net, model.card.architecture.spatial_dims
-    least = _size(model)
-    sizes = [net.valid_input(least + net.stride * (steps // 2))] * (dims - 1)
-    sizes.append(net.valid_input(least + net.stride * steps))
+    net, last = model.net, model.card.architecture.spatial_dims - 1
+    sizes = [
+        net.valid_input(_LEAST_PX, axis) + grid.stride * (steps if axis == last else steps // 2)
+        for axis, grid in enumerate(net.grids)
+    ]
     random = torch.Generator().manual_seed(0)
     image = torch.rand((1, model.card.architecture.in_channels, *sizes), generator=random)
     return image.to(next(net.parameters()).device)
@@ -335,7 +341,8 @@ def _traceable(model: Model) -> nn.Module:
     if getattr(net.architecture, "pyramid_pooling", False):
         return net
     graph, tensors = as_graph(net)
-    axes = [sizes_along(graph, axis, _size(model)) for axis in range(graph.spatial_dims)]
+    size = net.valid_input(_LEAST_PX)
+    axes = [sizes_along(graph, axis, size) for axis in range(graph.spatial_dims)]
     traceable = GraphNet(graph)
     traceable.load_state_dict(tensors)
     for node in graph.nodes:
@@ -351,8 +358,3 @@ def _activated(logits: torch.Tensor, activation: str) -> torch.Tensor:
     if activation == "softmax":
         return torch.softmax(logits, dim=1)
     return torch.sigmoid(logits) if activation == "sigmoid" else logits
-
-
-def _size(model: Model) -> int:
-    """Return a size that the network takes."""
-    return model.net.valid_input(_LEAST_PX)

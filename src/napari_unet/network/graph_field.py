@@ -1,45 +1,36 @@
-"""What a graph needs and gives along each axis: sizes, spans, grid, how far it looks.
+"""How far a graph looks along each axis, and on which grid tiles of it are laid.
 
 Going from the image to the last node tells the sizes; going back, node by node, tells the span of
 pixels that each of them has to give (interval arithmetic as in
 :mod:`napari_unet.network.receptive_field`, on nodes instead of modules). The axes of a volume may
-differ, so everything is computed per axis and then joined: tiles are laid on a grid that suits
-all axes, and the halo is that of the axis that needs most.
-
-A node's *rate* is how many of its pixels stand for one of the image's: 1/2 after a pooling. Tiles
-start on a grid on which all rates give whole pixels. Sizes one grid step apart behave alike;
-which of them to use (even ones, say, or 12 more than a multiple of 16) is found by trying: those
-at which no pooling leaves a pixel over and features fit together without being cut unevenly.
+differ, so everything is computed per axis. The rows and columns of a plane share a grid and a
+halo, for planes are turned; what holds for all axes is that of the one that needs most.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_unet.errors import ModelError
 from napari_unet.network import graph as g
-from napari_unet.network.graph_rules import (
-    DoNotFit,
-    TooSmall,
-    node_reads,
-    rates_along,
-    sides_along,
-    sides_to_fit,
-    sizes_along,
-    step_along,
-    wide_along,
+from napari_unet.network.graph_grid import (
+    ImageGrid,
+    axes_of,
+    different_axes,
+    find_grid,
+    finer_grid,
 )
+from napari_unet.network.graph_rules import node_reads, rates_along, sizes_along
 from napari_unet.network.receptive_field import Span
+from napari_unet.network.tiled_net import Grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_unet.network.graph import AnyNode, Graph
 
-LARGEST_STRIDE = 512  # px; U-Nets have 16 or 32
-LARGEST_SIZE = 2**17  # px; a network that fits no size up to here fits none
+_PLANE = 2  # axes that share a grid: the last ones
 
 
 @dataclass(frozen=True)
@@ -47,6 +38,7 @@ class GraphField:
     """The grid of a network and how far it looks, in pixels of the image.
 
     See :class:`napari_unet.network.unet.UNet` for what the numbers mean; they hold for all axes.
+    Along an axis that needs less, its own grid is finer.
 
     Attributes
     ----------
@@ -54,6 +46,8 @@ class GraphField:
         As of a U-Net.
     smallest : int
         Smallest size the network can take; it takes each that is a multiple of the stride more.
+    grids : tuple of Grid
+        One per spatial axis.
     invents_edges : bool
         Whether something is put in place of what lies beyond the edges of a tile.
     approximate : tuple of str
@@ -66,18 +60,9 @@ class GraphField:
     reach: int
     halo: int
     receptive_field: int
+    grids: tuple[Grid, ...]
     invents_edges: bool
     approximate: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Sizes of the image that a network can take, per axis what it gives back of them."""
-
-    stride: int
-    smallest: int
-    outputs: tuple[int, ...]
-    """Of the smallest size; one per axis."""
 
 
 def spans_back(
@@ -135,9 +120,9 @@ def measure_graph(graph: Graph) -> GraphField:
     ModelError
         If its output does not lie on the pixels of its input, or no size fits.
     """
-    grid = _find_grid(graph)
+    grid = find_grid(graph)
     lost = {grid.smallest - output for output in grid.outputs}
-    is_aligned = all(rates_along(graph, axis)[graph.nodes[-1].name] == 1 for axis in _axes(graph))
+    is_aligned = all(rates_along(graph, axis)[graph.nodes[-1].name] == 1 for axis in axes_of(graph))
     if not is_aligned or len(lost) > 1 or min(lost) < 0 or min(lost) % 2:
         raise ModelError(
             "The network gives an output of another size than the image, so its pixels are not "
@@ -146,7 +131,7 @@ def measure_graph(graph: Graph) -> GraphField:
     margin = lost.pop() // 2
     reach = field = 0
     invents_edges, proportional = False, True
-    for axis in _different_axes(graph):
+    for axis in different_axes(graph, axes_of(graph)):
         sizes = sizes_along(graph, axis, grid.smallest)
         reach = max(reach, _reach(graph, axis, sizes, grid.stride, margin))
         for phase in range(grid.stride):
@@ -162,6 +147,7 @@ def measure_graph(graph: Graph) -> GraphField:
         halo=-(-reach // grid.stride) * grid.stride,
         receptive_field=field,
         invents_edges=invents_edges,
+        grids=tuple(_grids(graph, grid, margin)),
         approximate=tuple(_why_approximate(graph, is_proportional=proportional)),
     )
 
@@ -189,7 +175,7 @@ def at_image_size(graph: Graph) -> Graph:
         If it gives one answer for the whole image, or no size fits.
     """
     last = graph.nodes[-1].name
-    rates = [rates_along(graph, axis)[last] for axis in _axes(graph)]
+    rates = [rates_along(graph, axis)[last] for axis in axes_of(graph)]
     if min(rates) == 0:
         raise ModelError(
             "The network gives one answer for the whole image, not one for each pixel: it "
@@ -198,7 +184,7 @@ def at_image_size(graph: Graph) -> Graph:
     if set(rates) != {1}:
         scale = tuple(float(1 / rate) for rate in rates)
         graph = _appended(graph, g.Resize(name="n", inputs=(last,), mode="linear", scale=scale))
-    grid = _find_grid(graph)
+    grid = find_grid(graph)
     margin = max(0, *(-(-(grid.smallest - output) // 2) for output in grid.outputs))
     extra = [output + 2 * margin - grid.smallest for output in grid.outputs]
     if any(extra):
@@ -246,125 +232,16 @@ def _appended(graph: Graph, node: AnyNode) -> Graph:
     return graph.replace(nodes=(*graph.nodes, node))
 
 
-def _axes(graph: Graph) -> range:
-    """Spatial axes, counted from 0."""
-    return range(graph.spatial_dims)
-
-
-def _different_axes(graph: Graph) -> list[int]:
-    """List the axes, but of those along which all layers are alike only the first."""
-    fields = ("kernel", "stride", "dilation", "padding", "crop", "sides", "scale")
-    found: dict[tuple[object, ...], int] = {}
-    for axis in _axes(graph):
-        options = [getattr(node, name, None) for node in graph.nodes for name in fields]
-        found.setdefault(tuple(each and each[axis] for each in options), axis)
-    return list(found.values())
-
-
-def _find_grid(graph: Graph) -> _Grid:
-    """Find the sizes at which the layers fit together best."""
-    axes = _different_axes(graph)
-    stride = 1
-    for axis in axes:
-        rates = rates_along(graph, axis).values()
-        stride = math.lcm(stride, *(rate.denominator for rate in rates))
-    if stride > LARGEST_STRIDE:
-        raise ModelError(
-            f"The network shrinks the image {stride} times, more than the {LARGEST_STRIDE} times "
-            "that we support. Use a network of fewer levels."
+def _grids(graph: Graph, grid: ImageGrid, margin: int) -> Iterator[Grid]:
+    """Give the grid of each axis; a volume's planes share one."""
+    depth, plane = axes_of(graph)[:-_PLANE], axes_of(graph)[-_PLANE:]
+    for axes in filter(None, (depth, plane)):
+        stride, smallest = finer_grid(graph, axes, grid)
+        reach = max(
+            _reach(graph, axis, sizes_along(graph, axis, smallest), stride, margin) for axis in axes
         )
-    best: tuple[tuple[int, ...], int] | None = None
-    for start in range(stride):
-        faults = _faults(graph, axes, start, stride)
-        if faults is not None and (best is None or faults < best[0]):
-            best = faults, start
-        if best is not None and not any(best[0]):
-            break
-    if best is None:
-        raise ModelError(
-            "The network's layers do not fit together at any size of the image. The description "
-            "of the network is wrong."
-        )
-    smallest = _smallest(graph, axes, best[1], stride)
-    last = graph.nodes[-1].name
-    outputs = tuple(sizes_along(graph, axis, smallest)[last] for axis in _axes(graph))
-    return _Grid(stride, smallest, outputs)
-
-
-def _faults(graph: Graph, axes: list[int], start: int, stride: int) -> tuple[int, ...] | None:
-    """Count what does not fit well at sizes of so many pixels more than a multiple of the stride.
-
-    Features cut unevenly, an output that is not in the middle, pixels that windows leave over;
-    None if there is no result.
-    """
-    counts = [0, 0, 0]
-    for axis in axes:
-        size = _large_size(graph, axis, start, stride)
-        if size is None:
-            return None
-        sizes, rates = sizes_along(graph, axis, size), rates_along(graph, axis)
-        last = graph.nodes[-1].name
-        lost = size - (math.floor(sizes[last] / rates[last]) if rates[last] else size)
-        counts[1] += lost < 0 or lost % 2 != 0
-        for node in graph.nodes:
-            read = sizes[node.inputs[0]]
-            if isinstance(node, g.FitTo):
-                before, after = sides_to_fit(node, read, sizes[node.inputs[1]])
-                counts[0] += abs(before - after)
-            elif isinstance(node, g.Convolution | g.Pooling):
-                counts[2] += _left_over(node, axis, read)
-    return tuple(counts)
-
-
-def _left_over(node: g.Convolution | g.Pooling, axis: int, size: int) -> int:
-    """Count the pixels at the end that no window reads though a smaller step would."""
-    before, after = sides_along(node.padding, axis)
-    step, window = step_along(node, axis), wide_along(node, axis) + 1
-    rest = (size + before + after - window) % step
-    return max(0, rest - max(after, 0) - max(0, step - window))
-
-
-def _large_size(graph: Graph, axis: int, start: int, stride: int) -> int | None:
-    """Find a size on a grid that is large enough for all layers."""
-    size = start or stride
-    while size <= LARGEST_SIZE:
-        try:
-            sizes_along(graph, axis, size)
-        except TooSmall:
-            size += max(stride, (size // stride) * stride)
-        except DoNotFit:
-            # Of small features, one pixel may stand for all.
-            return None
-        else:
-            return size
-    return None
-
-
-def _smallest(graph: Graph, axes: list[int], start: int, stride: int) -> int:
-    """Find the smallest size on a grid, from which on features grow with the image."""
-    size = start or stride
-    while size <= LARGEST_SIZE:
-        if all(_is_enough(graph, axis, size, stride) for axis in axes):
-            return size
-        size += stride
-    raise ModelError(
-        f"The network needs images of more than {LARGEST_SIZE} px. The description of the "
-        "network is wrong."
-    )
-
-
-def _is_enough(graph: Graph, axis: int, size: int, stride: int) -> bool:
-    """Say whether something is left of all features, and of a norm's more than a single pixel."""
-    try:
-        sizes, larger = (sizes_along(graph, axis, each) for each in (size, size + 8 * stride))
-    except (TooSmall, DoNotFit):
-        return False
-    measured = [
-        node.name
-        for node in graph.nodes
-        if isinstance(node, g.Norm) and node.measures_image and larger[node.name] > 1
-    ]
-    return all(sizes[name] > 1 for name in measured)
+        halo = -(-reach // stride) * stride
+        yield from [Grid(smallest, stride, margin, halo)] * len(axes)
 
 
 def _reach(graph: Graph, axis: int, sizes: dict[str, int], stride: int, margin: int) -> int:
@@ -386,7 +263,7 @@ def _invents_edges(graph: Graph, axis: int, sizes: dict[str, int]) -> bool:
     return False
 
 
-def _is_proportional(graph: Graph, axis: int, sizes: dict[str, int], grid: _Grid) -> bool:
+def _is_proportional(graph: Graph, axis: int, sizes: dict[str, int], grid: ImageGrid) -> bool:
     """Say whether features grow with the image, and are resized by the same factor always."""
     rates = rates_along(graph, axis)
     larger = sizes_along(graph, axis, grid.smallest + grid.stride)

@@ -100,7 +100,7 @@ class GraphInferenceNet:
         sizes = [int(size) for size in x.shape[2:]]
         with torch.inference_mode():
             # What measures all of a tile would measure something else in a part of it.
-            if kept and self._is_exact and all(self._output_size(size) for size in sizes):
+            if kept and self._is_exact and all(map(self._output_size, sizes, range(len(sizes)))):
                 plans = [
                     self._planned(axis, size, part.start, part.stop)
                     for axis, (size, part) in enumerate(zip(sizes, kept, strict=True))

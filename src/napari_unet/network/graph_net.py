@@ -33,8 +33,8 @@ class GraphNet(TiledNet):
     """A network built from a graph; its state dict has the keys ``<node>.<weight>``.
 
     It has what :class:`napari_unet.network.unet.UNet` tells of itself: ``stride``, ``reach``,
-    ``halo``, ``margin``, ``receptive_field``, ``invents_edges``, ``exact`` and ``approximate``
-    are computed when they are first asked for.
+    ``halo``, ``margin``, ``grids``, ``receptive_field``, ``invents_edges``, ``exact`` and
+    ``approximate`` are computed when they are first asked for.
 
     Parameters
     ----------
@@ -161,8 +161,13 @@ class GraphNet(TiledNet):
 
     @property
     def grid(self) -> Grid:
-        """Which sizes it takes."""
-        return Grid(self.field.smallest, self.stride, self.margin)
+        """Which sizes it takes along all axes."""
+        return Grid(self.field.smallest, self.stride, self.margin, self.halo)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Which sizes it takes along each axis."""
+        return self.field.grids
 
     @cached_property
     def rates(self) -> dict[str, float]:
@@ -214,7 +219,7 @@ class GraphNet(TiledNet):
             raise TileSizeError(
                 f"Tile {times(sizes)} px does not fit the layers of the network (layer {error}). "
                 f"Choose a multiple of {self.stride} px more than {self.field.smallest}, e.g. "
-                f"{times([self.valid_input(size) for size in sizes])}."
+                f"{times([self.valid_input(size, axis) for axis, size in enumerate(sizes)])}."
             ) from None
 
 

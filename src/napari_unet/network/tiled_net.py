@@ -10,13 +10,15 @@ from napari_unet.errors import SettingError
 
 
 class Grid(NamedTuple):
-    """Which sizes a network takes along an axis, all in pixels."""
+    """Which sizes a network takes along an axis, and how tiles overlap there; all in pixels."""
 
     smallest: int
     stride: int
     """Every size is so many pixels, once or several times, larger than the smallest."""
     margin: int
     """By so much the output is smaller, on each side."""
+    halo: int
+    """So far from a tile's own edges is what the whole image gives; a multiple of the stride."""
 
 
 class TiledNet(nn.Module):
@@ -28,7 +30,12 @@ class TiledNet(nn.Module):
 
     @property
     def grid(self) -> Grid:
-        """Which sizes it takes."""
+        """Which sizes it takes along all axes."""
+        raise NotImplementedError
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Which sizes it takes along each axis; those of :attr:`grid` are among them."""
         raise NotImplementedError
 
     @property
@@ -40,38 +47,42 @@ class TiledNet(nn.Module):
         """Return the layers of the uppermost levels of the way down."""
         raise NotImplementedError
 
-    def output_size(self, size: int) -> int:
+    def output_size(self, size: int, axis: int | None = None) -> int:
         """Say how large the output is along an axis.
 
         Parameters
         ----------
         size : int
             Size of the input in pixels.
+        axis : int, optional
+            Spatial axis, counted from 0; what holds for all of them if not given.
 
         Returns
         -------
         int
             Size of the output in pixels; 0 if the network cannot take that input.
         """
-        smallest, stride, margin = self.grid
+        smallest, stride, margin, _ = self.grid if axis is None else self.grids[axis]
         if size < smallest or (size - smallest) % stride:
             return 0
         return size - 2 * margin
 
-    def valid_input(self, size: int) -> int:
+    def valid_input(self, size: int, axis: int | None = None) -> int:
         """Say which size to give the network instead.
 
         Parameters
         ----------
         size : int
             Wanted size of the input along an axis, in pixels.
+        axis : int, optional
+            Spatial axis, counted from 0; what holds for all of them if not given.
 
         Returns
         -------
         int
             The next size, not smaller, that the network can take.
         """
-        smallest, stride, _ = self.grid
+        smallest, stride, *_ = self.grid if axis is None else self.grids[axis]
         return smallest + max(0, -(-(size - smallest) // stride)) * stride
 
     def train(self, mode: bool = True) -> Self:

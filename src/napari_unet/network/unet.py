@@ -187,8 +187,13 @@ class UNet(TiledNet):
 
     @property
     def grid(self) -> Grid:
-        """Which sizes it takes."""
-        return Grid(self._smallest, self.stride, self.margin)
+        """Which sizes it takes along all axes."""
+        return Grid(self._smallest, self.stride, self.margin, self.halo)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Which sizes it takes along each axis: all are alike."""
+        return (self.grid,) * self.architecture.spatial_dims
 
     def reads(self, span: Span) -> Span:
         """Return the span of the input that a span of the output depends on.

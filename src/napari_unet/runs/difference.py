@@ -118,7 +118,8 @@ def measure_difference(
     tuple of float
         The largest and the mean difference, 0..1.
     """
-    other = moved_tile(piece.tile, shape, net.halo - net.margin, *grid_of(net))
+    halo = [max(grid.halo - net.margin, 0) for grid in net.grids]
+    other = moved_tile(piece.tile, shape, halo, *grid_of(net))
     again = computer.compute(Piece(piece.plane, other))
     common = values[(slice(None), *within(other.core, piece.tile.core))]
     difference = np.abs(common - again)

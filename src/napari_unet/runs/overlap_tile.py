@@ -132,9 +132,9 @@ class OverlapTile:
                 f"({', '.join(net.approximate)}), so with tiles the result is approximate. A "
                 "larger tile comes closer."
             )
-        elif net.margin == 0 and self._halo < net.halo:
+        elif net.margin == 0 and max(self._halo) < net.halo:
             yield Note(
-                f"A halo of {self._halo} px is less than the {net.halo} px this network looks "
+                f"A halo of {max(self._halo)} px is less than the {net.halo} px this network looks "
                 "around it, so the result is approximate where tiles meet."
             )
 

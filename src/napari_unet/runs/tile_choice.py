@@ -10,6 +10,8 @@ from napari_unet.network.graph_net import GraphNet
 from napari_unet.network.policy import BUDGET_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_unet.network.build import Network
     from napari_unet.settings import SegmentSettings
 
@@ -19,24 +21,31 @@ LEAST_HALOS = {2: 6, 3: 3}
 MOST_HALOS, MOST_PX = 24, 1024
 
 
-def choose_halo(net: Network, settings: SegmentSettings) -> int:
-    """Return the halo in pixels, on the grid: as set, or all that the network needs.
+Sizes = tuple[int, ...]
+"""Pixels along each axis."""
+
+
+def choose_halo(net: Network, settings: SegmentSettings) -> Sizes:
+    """Return the halo along each axis, on the grid: as set, or all that the network needs.
 
     What an unpadded network gives back is right to the last pixel, unless it resizes on the way
     up: resizing knows nothing beyond the edge of a tile, either. So do networks that pad here and
     not there.
     """
-    if net.margin:
-        wanted = net.halo - net.margin if net.invents_edges else 0
-    else:
-        wanted = net.halo if settings.halo_px is None else settings.halo_px
-    return -(-wanted // net.stride) * net.stride
+    halos = []
+    for grid in net.grids:
+        if net.margin:
+            wanted = max(grid.halo - net.margin, 0) if net.invents_edges else 0
+        else:
+            wanted = grid.halo if settings.halo_px is None else settings.halo_px
+        halos.append(-(-wanted // grid.stride) * grid.stride)
+    return tuple(halos)
 
 
 def default_tile(
     net: Network,
     shape: tuple[int, ...],
-    halo_px: int,
+    halo_px: Sizes,
     budget_bytes: int = BUDGET_BYTES["cpu"],
 ) -> int:
     """Choose a tile so large that hardly any work is thrown away, if memory allows.
@@ -47,8 +56,8 @@ def default_tile(
         The network.
     shape : tuple of int
         Size of the plane or volume; a short axis leaves more for the others.
-    halo_px : int
-        Halo per side in pixels.
+    halo_px : tuple of int
+        Halo per side in pixels, along each axis.
     budget_bytes : int
         What the features of a tile may take.
 
@@ -57,7 +66,7 @@ def default_tile(
     int
         Side of the tile in pixels; large enough that most of the work is not halo.
     """
-    step, shrink, lost = net.stride, 2 * net.margin, max(halo_px, net.margin)
+    step, shrink, lost = net.stride, 2 * net.margin, max(*halo_px, net.margin)
     tile = LEAST_HALOS[len(shape)] * lost + step
     most = min(max(shape) + shrink, max(MOST_HALOS * lost, MOST_PX)) + step
     while tile < most and (
@@ -67,20 +76,29 @@ def default_tile(
     return tile
 
 
-def smallest_tile(net: Network, halo_px: int) -> int:
+def smallest_tile(net: Network, halo_px: Sizes) -> int:
     """Return the smallest tile of which anything is left to keep."""
-    return net.valid_input(net.stride + 2 * (halo_px + net.margin))
+    return _tile_for(net, halo_px, (0,) * len(halo_px))
 
 
-def worthwhile_tile(net: Network, halo_px: int) -> int:
+def worthwhile_tile(net: Network, halo_px: Sizes) -> int:
     """Return the smallest tile of which as much is kept as is lost on one side."""
-    lost = max(halo_px, net.margin)
-    return net.valid_input(max(net.stride, lost) + 2 * (halo_px + net.margin))
+    return _tile_for(net, halo_px, [max(halo, net.margin) for halo in halo_px])
 
 
-def grid_of(net: Network) -> tuple[int, int, int]:
-    """Return stride, margin and the smallest output of a network."""
-    return net.stride, net.margin, net.valid_input(1) - 2 * net.margin
+def grid_of(net: Network) -> tuple[Sizes, int, Sizes]:
+    """Return stride, margin and the smallest output of a network, along each axis."""
+    strides = tuple(grid.stride for grid in net.grids)
+    return strides, net.margin, tuple(grid.smallest - 2 * net.margin for grid in net.grids)
+
+
+def _tile_for(net: Network, halo_px: Sizes, kept: Sequence[int]) -> int:
+    """Return the tile that leaves so many pixels, or one step of the grid, along each axis."""
+    axes = enumerate(zip(net.grids, halo_px, kept, strict=True))
+    return max(
+        net.valid_input(max(grid.stride, core) + 2 * (halo + net.margin), axis)
+        for axis, (grid, halo, core) in axes
+    )
 
 
 def tile_bytes(net: Network, sizes: list[int]) -> float:

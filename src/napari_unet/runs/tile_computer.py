@@ -201,7 +201,8 @@ class TileComputer:
             self._compute = self._prepare()
         if not self._settings.augment:
             return self._compute(seen, kept)
-        sizes = [self._model.net.output_size(size) for size in seen.shape[2:]]
+        net = self._model.net
+        sizes = [net.output_size(size, axis) for axis, size in enumerate(seen.shape[2:])]
         return average_over_turns(self._compute, seen, kept, sizes, at_once)
 
     def _prepare(self) -> Recorded:

@@ -127,9 +127,12 @@ def _check(card: Card) -> None:
 def _test_tensors(model: Model) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Make an image, always the same, and compute the answer to it; both (1, C, *spatial)."""
     net, shape = model.net, model.card.architecture
-    size = net.valid_input(max(_least_size(model), _TEST_PX[shape.spatial_dims]))
+    sizes = [
+        net.valid_input(max(_least_size(model, axis), _TEST_PX[shape.spatial_dims]), axis)
+        for axis in range(shape.spatial_dims)
+    ]
     random = np.random.default_rng(0)
-    noise = random.standard_normal((shape.in_channels, *(size,) * shape.spatial_dims))
+    noise = random.standard_normal((shape.in_channels, *sizes))
     smooth = ndimage.gaussian_filter(noise, (0, *(3,) * shape.spatial_dims))
     smooth = (smooth - smooth.min()) / np.ptp(smooth)
     image = (np.round(smooth * _BRIGHTEST)).astype(np.float32)
@@ -139,10 +142,10 @@ def _test_tensors(model: Model) -> tuple[NDArray[np.float32], NDArray[np.float32
     return image[None], probability.cpu().numpy()
 
 
-def _least_size(model: Model) -> int:
-    """Return the smallest size of which something is left when the halo is cut off."""
-    net = model.net
-    return int(net.valid_input(2 * max(net.halo, net.margin) + net.stride))
+def _least_size(model: Model, axis: int) -> int:
+    """Return the smallest size along an axis of which something is left without the halo."""
+    net, grid = model.net, model.net.grids[axis]
+    return int(net.valid_input(2 * max(grid.halo, net.margin) + grid.stride, axis))
 
 
 def _describe(model: Model, card: Card, files: dict[str, bytes]) -> dict[str, Any]:
@@ -175,7 +178,10 @@ def _describe(model: Model, card: Card, files: dict[str, bytes]) -> dict[str, An
                 "axes": [
                     {"type": "batch"},
                     {"type": "channel", "channel_names": _identifiers(card.input_channels)},
-                    *(_axis(axis, card, _free_size(model)) for axis in spatial),
+                    *(
+                        _axis(name, card, _free_size(model, axis))
+                        for axis, name in enumerate(spatial)
+                    ),
                 ],
                 "data": {"type": "float32", "range": [None, None]},
                 "test_tensor": _file("test_input.npy", files),
@@ -192,7 +198,10 @@ def _describe(model: Model, card: Card, files: dict[str, bytes]) -> dict[str, An
                 "axes": [
                     {"type": "batch"},
                     {"type": "channel", "channel_names": _identifiers(card.outputs)},
-                    *(_axis(axis, card, **_output_size(model, axis)) for axis in spatial),
+                    *(
+                        _axis(name, card, **_output_size(model, axis, name))
+                        for axis, name in enumerate(spatial)
+                    ),
                 ],
                 "data": {"type": "float32", "range": [0.0, 1.0]},
                 "test_tensor": _file("test_output.npy", files),
@@ -214,18 +223,18 @@ def _own_card(card: Card) -> dict[str, Any]:
     return card.model_dump(mode="json", exclude={"architecture", "normalization", "activation"})
 
 
-def _free_size(model: Model) -> dict[str, int]:
-    """Say which sizes the network takes."""
-    return {"min": _least_size(model), "step": model.net.stride}
+def _free_size(model: Model, axis: int) -> dict[str, int]:
+    """Say which sizes the network takes along an axis."""
+    return {"min": _least_size(model, axis), "step": model.net.grids[axis].stride}
 
 
-def _output_size(model: Model, axis: str) -> dict[str, Any]:
+def _output_size(model: Model, axis: int, name: str) -> dict[str, Any]:
     """Say how large the output is, and how far from its edges it is not right yet."""
-    net = model.net
-    size = {"tensor_id": INPUT, "axis_id": axis}
-    if net.margin:
-        return {"size": {**size, "offset": -2 * net.margin}}
-    return {"size": size, "halo": net.halo} if net.halo else {"size": size}
+    margin, halo = model.net.margin, model.net.grids[axis].halo
+    size = {"tensor_id": INPUT, "axis_id": name}
+    if margin:
+        return {"size": {**size, "offset": -2 * margin}}
+    return {"size": size, "halo": halo} if halo else {"size": size}
 
 
 def _axis(axis: str, card: Card, size: dict[str, Any], **more: Any) -> dict[str, Any]:
