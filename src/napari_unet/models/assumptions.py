@@ -23,6 +23,7 @@ YOU = "you"
 """Who told what a person said."""
 OF_CARD = ("output", "normalization")
 """Names of what is open of a card, whatever network it is."""
+_SIZE = r"[1-9]\d?(x[1-9]\d?){0,2}"
 
 
 class Assumption(Settings):
@@ -32,9 +33,9 @@ class Assumption(Settings):
     topic: str = Field(description="What it is about in words; the card tells it under this name.")
     value: str = Field(description="How it is read now: one of the choices, or a number.")
     choices: dict[str, str] = Field(description="What it may be, each with a few words on it.")
-    form: Literal["choice", "number", "numbers"] = Field(
+    form: Literal["choice", "number", "sizes"] = Field(
         "choice",
-        description="Whether other numbers are possible, too, or several with commas between.",
+        description="Whether other numbers are possible, too, or several sizes like 2,1x2x2.",
     )
     told_by: str = Field(
         "", description="Who tells it: the family of the network, or a person; else a default."
@@ -103,14 +104,15 @@ def _checked_value(assumption: Assumption, value: Any) -> str:
     if text in assumption.choices or text == assumption.value:
         return text
     choices = list(assumption.choices)
-    if assumption.form == "numbers" and re.fullmatch(r"[1-9]\d?( ?, ?[1-9]\d?)*", text):
+    if assumption.form == "sizes" and re.fullmatch(rf"{_SIZE}( ?, ?{_SIZE})*", text):
         return text.replace(" ", "")
     if assumption.form == "number" and as_number(text) is not None:
         return text
     kinds = {
         "choice": "is not possible for these weights. Choose",
         "number": "is no number of 0 or more. Give one, e.g.",
-        "numbers": "is no list of whole numbers from 1 to 99. Write e.g.",
+        "sizes": "is no list of whole numbers from 1 to 99, or of some for each axis, as 1x2x2. "
+        "Write e.g.",
     }
     said = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
     text = shortened(text)

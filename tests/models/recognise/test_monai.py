@@ -123,6 +123,44 @@ def test_residual_units_tell_where_the_size_is_kept(nets: Any, strides: tuple[in
     check(nets, "UNet", (16, 16), **UNET, strides=strides, num_res_units=2)
 
 
+@pytest.mark.parametrize("units", [0, 2])
+@pytest.mark.parametrize(
+    ("strides", "told", "size"),
+    [
+        ([3, 2], "3,2", (12, 24)),
+        ([(1, 2, 2), 2], "1x2x2,2", (4, 16, 24)),
+        ([(1, 2, 2), (2, 1, 3)], "1x2x2, 2x1x3", (4, 16, 24)),
+    ],
+)
+def test_steps_that_differ_by_level_or_axis_can_be_told(
+    nets: Any, units: int, strides: Any, told: str, size: tuple[int, ...]
+) -> None:
+    options: dict[str, Any] = {**UNET, "strides": strides, "num_res_units": units}
+    net, image = shaken(nets.UNet(spatial_dims=len(size), **options), 0), noise(1, 2, *size)
+    found = recognised("UNet", net)[0]
+    assert not is_same(found, net, image)
+    assert found.reread is not None
+    again = found.reread({"strides": told})
+    assert is_same(again, net, image)
+    assert f"step {told.replace(' ', '')} pixels" in again.card["told"]["strides"]
+    with pytest.raises(ModelError, match="is no list of whole numbers"):
+        found.reread({"strides": "1x2x2x2,2"})
+
+
+def test_a_step_of_as_many_numbers_as_there_are_axes_is_asked_for(nets: Any) -> None:
+    found = recognised("UNet", nets.UNet(spatial_dims=3, **UNET, strides=(2, 2)))[0]
+    assert found.reread is not None
+    with pytest.raises(ModelError, match=r"2x2 has 2 numbers.* each of the 3, e\.g\. 1x2x2"):
+        found.reread({"strides": "2x2,2"})
+
+
+@pytest.mark.parametrize("units", [0, 2])
+def test_no_step_is_taken_along_an_axis_of_flat_kernels(nets: Any, units: int) -> None:
+    flat: dict[str, Any] = {"kernel_size": (1, 3, 3), "up_kernel_size": (1, 3, 3)}
+    strides = [(1, 2, 2), (1, 2, 2)]
+    check(nets, "UNet", (5, 16, 24), **UNET, **flat, strides=strides, num_res_units=units)
+
+
 def test_the_order_of_the_file_tells_that_the_activation_comes_first(nets: Any) -> None:
     options: dict[str, Any] = {**UNET, "strides": (2, 2), "norm": "batch"}
     check(nets, "UNet", (16, 16), **options, adn_ordering="AN")

@@ -6,6 +6,7 @@ from napari_unet.models.recognise.monai_attention_unet import recognise_attentio
 from napari_unet.models.recognise.monai_basic_unet import recognise_basic_unet
 from napari_unet.models.recognise.monai_dynunet import recognise_dynunet
 from napari_unet.models.recognise.monai_unet import recognise_monai_unet
+from napari_unet.models.recognise.nnunet_residual import recognise_nnunet_residual
 from napari_unet.models.recognise.pytorch_3dunet import recognise_pytorch_3dunet
 from napari_unet.models.recognise.smp_unet import recognise_smp_unet
 from napari_unet.models.recognise.torch_em import recognise_torch_em
@@ -15,6 +16,7 @@ LIBRARIES = (
     recognise_attention_unet,
     recognise_monai_unet,
     recognise_dynunet,
+    recognise_nnunet_residual,
     recognise_smp_unet,
     recognise_pytorch_3dunet,
     recognise_torch_em,

@@ -182,12 +182,16 @@ def convolve_up(
     reads: str,
     unseen: Unseen,
     *,
-    stride: int,
+    stride: int | Sizes,
     plain: bool = False,
 ) -> str:
     """Add MONAI's transposed convolution ``name``, which gives ``stride`` times the size."""
     kernel = wiring.kernel(f"{name}.conv", "transposed convolution")
-    crop: Sides = tuple(((size - 1) // 2, (size - 1) // 2 - (stride - 1)) for size in kernel)
+    steps = (stride,) * len(kernel) if isinstance(stride, int) else stride
+    crop: Sides = tuple(
+        ((size - 1) // 2, (size - 1) // 2 - (step - 1))
+        for size, step in zip(kernel, steps, strict=True)
+    )
     node = wiring.transposed(f"{name}.conv", reads, stride=stride, crop=crop, bias=ALIKE)
     return node if plain else _norm_and_activate(wiring, f"{name}.adn", node, unseen)
 

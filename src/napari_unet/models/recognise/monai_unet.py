@@ -2,7 +2,8 @@
 
 ``model.0`` goes down, ``model.1.submodule`` holds all that lies deeper, ``model.2`` goes up. The
 number of pixels that a convolution steps is not in its weights: a residual unit tells one pixel
-from more, for its shortcut has a kernel of 1 then; otherwise it is taken to be 2.
+from more, for its shortcut has a kernel of 1 then; otherwise it is taken to be 2, along axes along
+which the kernel has more than one pixel.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_unet.models.recognise.layers import Layers
-    from napari_unet.network.graph import ActivationKind
+    from napari_unet.network.graph import ActivationKind, Sizes
 
 FAMILY = "a UNet of MONAI"
 _USUAL = Unseen(activation="relu")
@@ -81,11 +82,11 @@ def _found(
     first: str,
     unseen: Unseen,
     assumed: dict[str, str],
-    strides: Sequence[int] = (),
+    strides: Sequence[Sizes] = (),
 ) -> Found:
     """Wire the network; a person may have told the steps of its levels."""
     wiring = Wiring(layers, FAMILY, first)
-    taken: list[int] = []
+    taken: list[Sizes] = []
     _wire(wiring, root, IMAGE, unseen, list(strides), taken)
     if strides and len(strides) != len(taken):
         raise ModelError(
@@ -97,14 +98,15 @@ def _found(
         topic=STRIDES,
         value=_written(taken),
         choices={_written(taken): ""},
-        form="numbers",
+        form="sizes",
         told_by=YOU if strides else "",
     )
 
     def reread(values: Mapping[str, str]) -> Found:
         """Read it with the steps that a person tells."""
         told = check_told(values, [asked])[NAME]
-        return _found(layers, root, first, unseen, assumed, [int(n) for n in told.split(",")])
+        steps = [_read(step, wiring.spatial_dims) for step in told.split(",")]
+        return _found(layers, root, first, unseen, assumed, steps)
 
     sentence = f"The levels step {_written(taken)} pixels."
     return Found(
@@ -121,12 +123,31 @@ def _found(
     )
 
 
-def _written(strides: Sequence[int]) -> str:
-    return ",".join(map(str, strides))
+def _written(strides: Sequence[Sizes]) -> str:
+    """Write steps as a person does: one number where all axes are alike."""
+    return ",".join(
+        "x".join(map(str, step if len(set(step)) > 1 else step[:1])) for step in strides
+    )
+
+
+def _read(step: str, dims: int) -> Sizes:
+    """Read a step as it is written."""
+    sizes = tuple(map(int, step.split("x")))
+    if len(sizes) not in (1, dims):
+        raise ModelError(
+            f"{NAME}: {step} has {len(sizes)} numbers. Give one for all axes, or one for each of "
+            f"the {dims}, e.g. {'x'.join(['1', '2', '2'][-dims:])}."
+        )
+    return sizes if len(sizes) == dims else sizes * dims
 
 
 def _wire(
-    wiring: Wiring, root: str, reads: str, unseen: Unseen, strides: list[int], taken: list[int]
+    wiring: Wiring,
+    root: str,
+    reads: str,
+    unseen: Unseen,
+    strides: list[Sizes],
+    taken: list[Sizes],
 ) -> str:
     """Add a level and all below it; note how many pixels each steps, as told or as it seems."""
     is_top = not taken
@@ -146,17 +167,19 @@ def _wire(
     return wiring.join("add", unit, node)
 
 
-def _stride(wiring: Wiring, name: str) -> int:
+def _stride(wiring: Wiring, name: str) -> Sizes:
     """Tell how many pixels the way down steps."""
-    unit = f"{name}.conv.unit0.conv"
-    if not wiring.has(unit):
-        return _STEP
-    if not wiring.has(f"{name}.residual"):
-        return 1
-    return _STEP if wiring.kernel(f"{name}.residual") == wiring.kernel(unit) else 1
+    unit, one = f"{name}.conv.unit0.conv", (1,) * wiring.spatial_dims
+    is_residual = wiring.has(unit)
+    kernel = wiring.kernel(unit if is_residual else f"{name}.conv")
+    if is_residual and not wiring.has(f"{name}.residual"):
+        return one
+    if is_residual and wiring.kernel(f"{name}.residual") != kernel:
+        return one
+    return tuple(_STEP if size > 1 else 1 for size in kernel)
 
 
-def _down(wiring: Wiring, name: str, reads: str, unseen: Unseen, stride: int) -> str:
+def _down(wiring: Wiring, name: str, reads: str, unseen: Unseen, stride: int | Sizes) -> str:
     """Add a convolution or a residual unit."""
     if wiring.has(f"{name}.conv"):
         return convolve(wiring, name, reads, unseen, stride=stride)

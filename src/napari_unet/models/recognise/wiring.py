@@ -233,11 +233,13 @@ class Wiring:
         node = Activation(name=self._name(kind), inputs=(reads,), kind=kind, slope=slope)
         return self._add(node, self._channels[reads])
 
-    def pooling(self, reads: str, *, kernel: int | Sizes = 2) -> str:
-        """Keep the largest value of windows side by side."""
+    def pooling(
+        self, reads: str, *, kernel: int | Sizes = 2, kind: Literal["max", "average"] = "max"
+    ) -> str:
+        """Keep the largest value, or the mean, of windows side by side."""
         sizes = self._each_axis(kernel)
         node = Pooling(
-            name=self._name("pool"), inputs=(reads,), kind="max", kernel=sizes, stride=sizes
+            name=self._name("pool"), inputs=(reads,), kind=kind, kernel=sizes, stride=sizes
         )
         return self._add(node, self._channels[reads])
 
