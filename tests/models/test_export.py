@@ -35,6 +35,7 @@ from napari_unet.network.presets import PRESETS
 from napari_unet.network.unet import UNet
 from napari_unet.network.unet_graph import as_graph
 from napari_unet.settings import Architecture, InstanceSettings, Normalization
+from tests.graphs import small_graph
 
 OTHER_GRAPH = Graph(
     family="test",
@@ -92,6 +93,7 @@ NETWORKS = {
         classes=3,
     ),
     "volume": Architecture(widths=(3, 4), spatial_dims=3, norm="batch", upsampling="linear"),
+    "thin volume": small_graph(dims=3, steps=((1, 2, 2), (2, 2, 2)), classes=2),
     "graph": OTHER_GRAPH,
 }
 
@@ -125,7 +127,8 @@ def answers(model: Model, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tenso
     """Return images of two sizes and batches, and what the model says of them."""
     net, shape, pairs = model.net, model.card.architecture, []
     for batch, more in ((1, 0), (2, net.stride)):
-        sizes = [net.valid_input(20)] * (shape.spatial_dims - 1) + [net.valid_input(20 + more)]
+        wanted = [5, 20, 20 + more] if shape.spatial_dims == 3 else [20, 20 + more]
+        sizes = [net.valid_input(size, axis) for axis, size in enumerate(wanted)]
         random = torch.Generator().manual_seed(seed)
         image = torch.rand((batch, shape.in_channels, *sizes), generator=random)
         with torch.inference_mode():
@@ -290,6 +293,17 @@ def test_what_is_no_model_is_not_written(tmp_path) -> None:
         export_model("nuclei", tmp_path / "net.onnx")
 
 
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pth", "net.pt", "net.onnx", "net.zip"])
+def test_weights_that_would_be_refused_when_opened_are_not_written(name, tmp_path) -> None:
+    model = make_model(NETWORKS["volume"])
+    with torch.no_grad():
+        for parameter in model.net.parameters():
+            parameter.zero_()
+    with pytest.raises(ModelError, match=f"All weights of the convolutions in {name} are 0"):
+        export_model(model, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_onnx_says_its_opset_and_carries_the_card(tmp_path) -> None:
     import onnx
 
@@ -352,7 +366,7 @@ def test_the_official_library_finds_the_package_right_and_runs_it(name, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unpadded", "volume", "ronneberger2015"])
+@pytest.mark.parametrize("name", ["unpadded", "volume", "thin volume", "ronneberger2015"])
 @pytest.mark.filterwarnings("ignore")
 def test_packages_of_other_networks_pass_the_official_tests(name, tmp_path) -> None:
     from bioimageio.core import test_model as run_package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 
@@ -25,6 +26,47 @@ DAMAGED = (
     RecursionError,
 )
 """What is raised where the parts of a file are put together and do not fit."""
+
+_NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "memory allocation failed")
+"""Words of libraries that were given no memory, and raise what they raise for damage, too."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Say whether something was raised for a lack of memory.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised while a file was read.
+
+    Returns
+    -------
+    bool
+        False where the file may be damaged.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return any(word in str(error).lower() for word in _NO_MEMORY)
+
+
+def what_failed(name: str, error: BaseException, damaged: str) -> str:
+    """Tell a lack of memory from damage.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    error : BaseException
+        What was raised while it was read: MemoryError or one of :data:`DAMAGED`.
+    damaged : str
+        What is said of a damaged file.
+
+    Returns
+    -------
+    str
+        That, or :func:`too_large`.
+    """
+    return too_large(name) if lacks_memory(error) else damaged
 
 
 def too_large(name: str) -> str:

@@ -21,7 +21,7 @@ from napari_unet.errors import FileError, ModelError
 from napari_unet.files.atomic import written_beside
 from napari_unet.files.paths import as_path
 from napari_unet.models.formats import CARD_KEY
-from napari_unet.models.model import Model, check_model, save_model
+from napari_unet.models.model import Model, check_model, check_weights, save_model
 from napari_unet.models.original_names import under_original_names
 from napari_unet.models.own_file import SUFFIX
 from napari_unet.network.graph import FitTo
@@ -96,8 +96,8 @@ def export_model(
     FileError
         If the ending means no format, or the file cannot be written.
     ModelError
-        If it is no model, the format cannot hold its network, or a package lacks what
-        bioimage.io asks for.
+        If it is no model, no answer can come of its weights, the format cannot hold its network,
+        or a package lacks what bioimage.io asks for.
     """
     check_model(model)
     target = as_path(path, "the file of a model")
@@ -107,6 +107,7 @@ def export_model(
         raise FileError(f"There is no format {chosen!r} of models. Choose one of {known}.")
     if chosen == "safetensors":
         return save_model(model, target)
+    check_weights(target.name, model.net.state_dict())
     if chosen == "bioimageio":
         from napari_unet.models.bioimageio.writer import write_package
 

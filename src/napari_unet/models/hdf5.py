@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unet.errors import ModelError
-from napari_unet.models.damage import too_large
+from napari_unet.models.damage import lacks_memory, too_large
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +28,7 @@ _MOST_OBJECTS = 50_000
 _DEEPEST = 40
 _LARGEST_GROWTH = 32
 _ALWAYS_ALLOWED = 16 << 20
+_KILLED = 9
 _CODE = "from napari_unet.models.hdf5 import answer; answer()"
 
 
@@ -81,10 +82,12 @@ def read_hdf5(content: bytes, name: str) -> Hdf5:
     except OSError as error:
         raise ModelError(_damaged(name, error)) from error
     head, _, numbers = done.stdout.partition(b"\n")
+    if done.returncode == -_KILLED:  # as Linux ends a process when memory runs out
+        raise ModelError(too_large(name))
     if done.returncode or not head:
         raise ModelError(_damaged(name, "the HDF5 library broke off"))
     told = json.loads(head)
-    if "too_large" in told:
+    if told.get("lacks_memory"):
         raise ModelError(too_large(name))
     if "refused" in told:
         raise ModelError(_damaged(name, told["refused"]))
@@ -115,10 +118,8 @@ def answer() -> None:
             "arrays": [(path, a.dtype.kind, a.shape) for path, a in arrays],
             "attributes": attributes,
         }
-    except MemoryError:
-        arrays, head = [], {"too_large": True}
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        arrays, head = [], {"refused": str(error)}
+    except (MemoryError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        arrays, head = [], {"refused": str(error), "lacks_memory": lacks_memory(error)}
     sys.stdout.buffer.write(json.dumps(head).encode() + b"\n")
     for _, array in arrays:
         sys.stdout.buffer.write(array.tobytes())

@@ -160,10 +160,44 @@ def assemble(name: str, card: Card, tensors: Mapping[str, torch.Tensor]) -> Mode
     _refuse_other_shapes(name, shapes, expected)
     _refuse_other_kinds(name, tensors, expected)
     widened = {key: tensors[key].to(expected[key].dtype) for key in expected}
-    _refuse_not_finite(name, widened)
-    _refuse_senseless(name, widened)
+    check_weights(name, widened)
     net.load_state_dict(widened, assign=True)
     return Model(net.requires_grad_(True).eval(), card)
+
+
+def check_weights(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights of which no answer can come, whether they are read or written.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    tensors : mapping of str to Tensor
+        A state dict.
+
+    Raises
+    ------
+    ModelError
+        If a weight is infinite or not a number, a variance is negative, or no convolution has a
+        weight other than 0.
+    """
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(
+                f"Tensor {key} of {name} holds values that are not finite numbers, so the "
+                "network cannot give an answer. Use an earlier version of the model."
+            )
+        if key.endswith(_VARIANCE) and bool((tensor < 0).any()):
+            raise ModelError(
+                f"Tensor {key} of {name} holds variances below 0, which none can be, so the "
+                "network cannot give an answer. Use an undamaged copy of the file."
+            )
+    kernels = [tensor for tensor in tensors.values() if tensor.ndim >= _FEWEST_AXES]
+    if kernels and not any(bool(kernel.any()) for kernel in kernels):
+        raise ModelError(
+            f"All weights of the convolutions in {name} are 0: the network was never trained, or "
+            "the file is damaged. Use another copy of it."
+        )
 
 
 def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
@@ -193,8 +227,7 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> Path:
     check_model(model)
     target = weights_path(path)
     tensors = {key: _storable(tensor, half=half) for key, tensor in model.net.state_dict().items()}
-    _refuse_not_finite(target.name, tensors)
-    _refuse_senseless(target.name, tensors)
+    check_weights(target.name, tensors)
     card_json = model.card.model_dump_json()
     metadata = {
         FORMAT_KEY: str(FORMAT),
@@ -300,32 +333,6 @@ def _refuse_other_kinds(
             raise ModelError(
                 f"Tensor {key} in {name} is of type {found}, the network has {tensor.dtype}. {why}"
             )
-
-
-def _refuse_not_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise if a weight is infinite or not a number."""
-    for key, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                f"Tensor {key} of {name} holds values that are not finite numbers, so the "
-                "network cannot give an answer. Use an earlier version of the model."
-            )
-
-
-def _refuse_senseless(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise if a variance is negative, or no convolution has a weight other than 0."""
-    for key, tensor in tensors.items():
-        if key.endswith(_VARIANCE) and bool((tensor < 0).any()):
-            raise ModelError(
-                f"Tensor {key} of {name} holds variances below 0, which none can be, so the "
-                "network cannot give an answer. Use an undamaged copy of the file."
-            )
-    kernels = [tensor for tensor in tensors.values() if tensor.ndim >= _FEWEST_AXES]
-    if kernels and not any(bool(kernel.any()) for kernel in kernels):
-        raise ModelError(
-            f"All weights of the convolutions in {name} are 0: the file was saved before "
-            "training or is damaged. Use another copy of the file."
-        )
 
 
 def _some(keys: Iterable[str]) -> str:

@@ -188,3 +188,10 @@ def test_what_cannot_be_read_is_refused_by_its_name(floor, sentence, tmp_path):
     net.save(tmp_path / "net.keras")
     with pytest.raises(ModelError, match=sentence):
         read_keras(tmp_path / "net.keras")
+
+
+def test_weights_alone_are_refused_with_what_the_sender_can_do(tmp_path: Path) -> None:
+    unet().save_weights(tmp_path / "mine.weights.h5")
+    with pytest.raises(ModelError, match="without the network, as save_weights of Keras 3") as told:
+        read_keras(tmp_path / "mine.weights.h5")
+    assert "model.load_weights('mine.weights.h5') and model.save(" in str(told.value)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import ModelError
-from napari_unet.models.damage import UNREADABLE_ZIP
+from napari_unet.models.damage import UNREADABLE_ZIP, what_failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,10 +218,9 @@ class Package:
             with opened as file:
                 while chunk := file.read(_CHUNK):
                     yield chunk
-        except UNREADABLE_ZIP as error:
-            raise ModelError(
-                f"{name} in {self.path.name} cannot be read ({error}). Download it again."
-            ) from error
+        except (MemoryError, *UNREADABLE_ZIP) as error:
+            damaged = f"{name} in {self.path.name} cannot be read ({error}). Download it again."
+            raise ModelError(what_failed(name, error, damaged)) from error
 
 
 def parse_description(content: bytes, name: str) -> dict[str, Any]:
@@ -292,10 +291,9 @@ def _opened(path: Path) -> zipfile.ZipFile:
     """Open a zip; refuse one that is made to do harm."""
     try:
         archive = zipfile.ZipFile(path)
-    except UNREADABLE_ZIP as error:
-        raise ModelError(
-            f"{path.name} is damaged or incomplete ({error}). Download it again."
-        ) from error
+    except (MemoryError, *UNREADABLE_ZIP) as error:
+        damaged = f"{path.name} is damaged or incomplete ({error}). Download it again."
+        raise ModelError(what_failed(path.name, error, damaged)) from error
     problem = _problem(archive.infolist())
     if problem:
         archive.close()

@@ -10,6 +10,7 @@ the layers and the shapes of their weights tell the architecture, see
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from napari_unet.errors import ModelError
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import CHANNEL, Feature, probe_sizes
 from napari_unet.models.building.refusals import unsupported
-from napari_unet.models.damage import DAMAGED, too_large
+from napari_unet.models.damage import DAMAGED, what_failed
 from napari_unet.models.hdf5 import read_hdf5
 from napari_unet.models.keras.config import (
     NETWORKS,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from napari_unet.models.found import Found
 
 _LARGEST_CONFIG = 64 << 20
+_NUMBERED = re.compile(r"(^|/)vars/\d+$")
+"""Where Keras 3 keeps weights: numbered, in groups called like the class of the layer."""
 _DEEPEST = 10
 
 
@@ -69,10 +72,8 @@ def read_keras(path: Path) -> list[Found]:
         if zipfile.is_zipfile(path):
             return _read_archive(path)
         return _read_hdf5(path)
-    except MemoryError as error:
-        raise ModelError(too_large(path.name)) from error
-    except DAMAGED as error:
-        raise ModelError(_damaged(path, error)) from error
+    except (MemoryError, *DAMAGED) as error:
+        raise ModelError(what_failed(path.name, error, _damaged(path, error))) from error
 
 
 def _read_archive(path: Path) -> list[Found]:
@@ -110,6 +111,8 @@ def _read_hdf5(path: Path) -> list[Found]:
         return _read_network(json.loads(config), named(held, "model_weights/"), number)
     if not held.arrays:
         raise ModelError(f"{path.name} holds no weights. Save the network again with model.save.")
+    if any(_NUMBERED.search(place) for place in held.arrays):
+        raise ModelError(_weights_alone(path))
     found = []
     refused: ModelError | None = None
     for reading in readings_of_names(held):
@@ -261,6 +264,16 @@ class _Reader:
         if translate is None:
             raise unsupported(f"the layer {kind}")
         return [translate(self._step(layer, config_of(layer), inputs, weights(name, kind)))]
+
+
+def _weights_alone(path: Path) -> str:
+    """Say what is missing in a file that Keras 3 wrote with ``save_weights``."""
+    return (
+        f"{path.name} holds the weights of a Keras network without the network, as save_weights "
+        "of Keras 3 writes them: which layer reads which is not in it. Ask the sender to run the "
+        f"code that builds the network, then model.load_weights({path.name!r}) and "
+        'model.save("network.keras"), and to send network.keras.'
+    )
 
 
 def _damaged(path: Path, reason: object) -> str:

@@ -19,7 +19,7 @@ from napari_unet.errors import ModelError
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import Feature, probe_sizes
 from napari_unet.models.building.refusals import unsupported
-from napari_unet.models.damage import DAMAGED, too_large
+from napari_unet.models.damage import DAMAGED, what_failed
 from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.onnx.numbers import FOLDED, LARGEST_COMPUTED
 from napari_unet.models.onnx.operations import OPERATIONS
@@ -62,10 +62,8 @@ def read_onnx(path: Path) -> list[Found]:
             raise ModelError(damaged(path, "it holds no network"))
         card = next((prop.value for prop in model.metadata_props if prop.key == CARD_KEY), None)
         return [with_card(found, card) for found in Reader(model, path).read()]
-    except MemoryError as error:
-        raise ModelError(too_large(path.name)) from error
-    except (DecodeError, *DAMAGED) as error:
-        raise ModelError(damaged(path, error)) from error
+    except (MemoryError, DecodeError, *DAMAGED) as error:
+        raise ModelError(what_failed(path.name, error, damaged(path, error))) from error
 
 
 class Reader:

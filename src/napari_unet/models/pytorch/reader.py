@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from napari_unet.errors import ModelError
 from napari_unet.models.card import Card
-from napari_unet.models.damage import too_large
+from napari_unet.models.damage import what_failed
 from napari_unet.models.formats import CARD_KEY
 from napari_unet.models.found import Found
 from napari_unet.models.original_names import under_own_names, with_original_names
@@ -123,10 +123,8 @@ def _read_content(path: Path) -> Any:
             return read_saved(file, path.stat().st_size)
     except ModelError as error:
         raise ModelError(f"{path.name} cannot be used. {error}") from error
-    except MemoryError as error:
-        raise ModelError(too_large(path.name)) from error
-    except _DAMAGE as error:
-        raise ModelError(_damaged(path, error)) from error
+    except (MemoryError, *_DAMAGE) as error:
+        raise ModelError(what_failed(path.name, error, _damaged(path, error))) from error
 
 
 def _sets_of_tensors(path: Path, content: Any) -> list[TensorSet]:

@@ -18,7 +18,7 @@ import torch
 from napari_unet.errors import ModelError
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import Feature, probe_sizes
-from napari_unet.models.damage import DAMAGED, too_large
+from napari_unet.models.damage import DAMAGED, what_failed
 from napari_unet.models.own_card import with_card
 from napari_unet.models.pickles import Made
 from napari_unet.models.torchscript.archive import CARD, MOST_CARD, Archive, traced_shape
@@ -66,10 +66,8 @@ def read_torchscript(path: Path) -> list[Found]:
             parts = Archive(archive)
             card = parts.read(CARD, MOST_CARD).decode() if CARD in parts else None
             return [with_card(found, card) for found in _read(path, parts)]
-    except MemoryError as error:
-        raise ModelError(too_large(path.name)) from error
-    except DAMAGED as error:
-        raise ModelError(_damaged(path, error)) from error
+    except (MemoryError, *DAMAGED) as error:
+        raise ModelError(what_failed(path.name, error, _damaged(path, error))) from error
 
 
 def _read(path: Path, archive: Archive) -> list[Found]:
