@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import collections
 import io
+import itertools
 import json
 import os
 import pickle
 import struct
 import tarfile
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from napari_unet.models.card import Card
+from napari_unet.models.model import Model, save_model
+from napari_unet.network.graph import IMAGE, Resize
+from napari_unet.network.graph_net import GraphNet
 from napari_unet.network.unet import UNet
 from napari_unet.settings import Architecture
+from tests.graphs import Sketch
 
 MARK = "FIRED"
 
@@ -156,6 +163,53 @@ def _announced(folder: Path) -> Path:
     return _file(folder / "net.pth", b"\x80\x04\x8d" + struct.pack("<Q", 1 << 40) + b"x.")
 
 
+def _deep(folder: Path) -> Path:
+    """Write a pickle of a million tuples in tuples."""
+    return _file(folder / "net.pth", b"\x80\x02" + b")" + b"\x85" * 1_000_000 + b".")
+
+
+def _named(names: Iterable[str], *shapes: tuple[int, ...]) -> Callable[[Path], Path]:
+    """Return what saves a state dict of these names, whose shapes come in turn."""
+
+    def make(folder: Path) -> Path:
+        tensors = zip(names, itertools.cycle(shapes), strict=False)
+        torch.save({name: torch.ones(shape) for name, shape in tensors}, folder / "net.pth")
+        return folder / "net.pth"
+
+    return make
+
+
+def _twice(folder: Path) -> Path:
+    """Write an archive in which another network hides under the same name."""
+    torch.save(_weights(), folder / "good.pth")
+    with (
+        zipfile.ZipFile(folder / "good.pth") as good,
+        zipfile.ZipFile(folder / "net.pth", "w") as bad,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of the name
+        for name in good.namelist():
+            for _ in range(1 + name.endswith("data.pkl")):
+                bad.writestr(name, good.read(name))
+    (folder / "good.pth").unlink()
+    return folder / "net.pth"
+
+
+def _overlapping(folder: Path) -> Path:
+    """Write an archive whose thousand entries are one and the same, a large one packed."""
+    with zipfile.ZipFile(folder / "net.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(50 << 20))
+    content = (folder / "net.pth").read_bytes()
+    start, end = content.rfind(b"PK\x01\x02"), content.rfind(b"PK\x05\x06")
+    entries = content[start:end]
+    for number in range(1000):
+        name = b"archive/data/%04d" % number
+        head = content[start : start + 28] + struct.pack("<H", len(name))
+        entries += head + content[start + 30 : start + 46] + name
+    tail = content[end : end + 8] + struct.pack("<HHI", 1001, 1001, len(entries))
+    return _file(folder / "net.pth", content[:start] + entries + tail + content[end + 16 :])
+
+
 # --------------------------------------------------------------------------------- TorchScript
 
 
@@ -182,6 +236,7 @@ def _script(body: str, extra: str = "") -> Callable[[Path], Path]:
     return make
 
 
+WIDER = "x = torch.cat([x, x], 1)\n" * 50
 DEEP_CODE = "(" * 5000 + "1" + ")" * 5000
 
 # ---------------------------------------------------------------------------------------- ONNX
@@ -248,6 +303,13 @@ def _endless_loop(model: Any, _: Path) -> None:
     """Loop for ever."""
     body = helper.make_graph([], "body", [], [])
     model.graph.node.insert(0, helper.make_node("Loop", ["", ""], ["z"], body=body))
+
+
+def _wider(model: Any, _: Path) -> None:
+    names = [model.graph.input[0].name, *(f"wider_{n}" for n in range(50))]
+    for one, other in itertools.pairwise(names):
+        model.graph.node.append(helper.make_node("Concat", [one, one], [other], axis=1))
+    model.graph.output[0].name = names[-1]
 
 
 def _huge_shape(model: Any, _: Path) -> None:
@@ -374,6 +436,24 @@ def _entry(start: int, stop: int, shape: list[int] | None = None) -> dict[str, A
 # ------------------------------------------------------------------------------------ packages
 
 
+def _own(stride: int, layers: int) -> Callable[[Path], Path]:
+    """Return what writes our own format with a card of very many layers."""
+
+    def make(folder: Path) -> Path:
+        sketch, x = Sketch(), IMAGE
+        for _ in range(stride.bit_length() - 1):
+            x = sketch.convolution(x, 1, (2, 3), stride=(2, 2))
+        for _ in range(layers):
+            x = sketch.activation(x)
+        for _ in range(stride.bit_length() - 1):
+            x = sketch.add(Resize, x, mode="linear", scale=(2.0, 2.0))
+        net = GraphNet(sketch.graph())
+        card = Card(name="net", architecture=net.architecture, outputs=("foreground",))
+        return save_model(Model(net, card), folder / "net.safetensors")
+
+    return make
+
+
 def _package(text: str, files: dict[str, bytes] | None = None) -> Callable[[Path], Path]:
     """Return what writes a bioimage.io package as a zip."""
 
@@ -454,6 +534,16 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "pickle: lists in lists that grow": _endless_memo,
     "pickle: a long number": _long_number,
     "pickle: a text that is announced": _announced,
+    "pickle: tuples in tuples": _deep,
+    "pickle: names of a million letters": _named(
+        [f"{'a.' * 500_000}{n}.weight" for n in range(9)], (4, 4, 3, 3)
+    ),
+    "pickle: forty thousand norms": _named([f"n{n}.weight" for n in range(40_000)], (4,)),
+    "pickle: convolutions that fit in very many ways": _named(
+        [f"x{n}.weight" for n in range(60)], (8, 8, 3, 3), (8, 16, 3, 3)
+    ),
+    "zip: two pickles of one name": _twice,
+    "zip: parts that overlap": _overlapping,
     "script: an endless loop": _script("while True:\n  x = input\nreturn input"),
     "script: a loop without end": _script(
         "for i in range(999999999999999):\n  x = i\nreturn input"
@@ -474,6 +564,8 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
         "a = 9\n" + "a = torch.mul(a, a)\n" * 60 + "return torch.add(input, a)"
     ),
     "script: a power": _script("a = torch.pow(9, 999999999)\nreturn input"),
+    "script: channels that double": _script(f"x = input\n{WIDER}return x"),
+    "script: a very long program": _script("x = input\n" * 400_000 + "return x"),
     "script: deep brackets": _script(f"a = {DEEP_CODE}\nreturn input"),
     "script: Python": _script(
         "__import__('os').system('touch /tmp/napari_unet_FIRED')\nreturn input"
@@ -488,6 +580,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "onnx: a constant that doubles": _onnx(_doubling),
     "onnx: a function that calls itself": _onnx(_endless_function),
     "onnx: an endless loop": _onnx(_endless_loop),
+    "onnx: channels that double": _onnx(_wider),
     "onnx: a huge shape": _onnx(_huge_shape),
     "h5: a link to another file": _h5(_outside),
     "h5: numbers in another file": _h5(_raw_outside),
@@ -539,6 +632,10 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "safetensors: a card of deep JSON": _safetensors(
         {"__metadata__": {"napari_unet_card": "[" * 100_000}, "a": _entry(0, 36)}, 36
     ),
+    "safetensors: very many tensors": _safetensors(
+        {f"t{n}": _entry(0, 0, [0]) for n in range(100_000)}
+    ),
+    "own: very many layers on very many levels": _own(512, 3000),
     "package: a file outside": _package(_DESCRIPTION.format(source="../../../etc/passwd")),
     "package: a file at the root": _package(_DESCRIPTION.format(source="/etc/passwd")),
     "package: a file of this computer": _package(_DESCRIPTION.format(source="file:///etc/passwd")),

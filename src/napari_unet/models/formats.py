@@ -109,6 +109,11 @@ BROKEN_ZIP = Format(
     "a zip archive whose end is missing or altered",
     "It is damaged or incomplete. Copy or download it again.",
 )
+TWICE = Format(
+    "refused",
+    "an archive that holds two files of one name",
+    "Programs differ in which of them they take. Ask the sender to save it again.",
+)
 CUT_OFF = Format(
     "refused",
     "a safetensors file whose header is cut off",
@@ -289,6 +294,8 @@ def _archive(names: list[str]) -> Format:
     tops = {part[-1] for part in parts if len(part) <= 2}
     if any(_YAML_NAME.fullmatch(name) for name in tops):
         return BIOIMAGEIO
+    if len(set(names)) < len(names):
+        return TWICE
     if "data.pkl" in ends:
         code = any("code" in part[:-1] for part in parts)
         return TORCHSCRIPT if code or "constants.pkl" in ends else PYTORCH

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_unet.network.graph import Graph
 
 LARGEST_STRIDE = 512  # px; U-Nets have 16 or 32
+MOST_TRIED = 150_000  # layers times sizes; U-Nets have 200 times 32
 LARGEST_SIZE = 2**17  # px; a network that fits no size up to here fits none
 
 
@@ -103,6 +104,11 @@ def find_grid(graph: Graph) -> ImageGrid:
         raise ModelError(
             f"The network shrinks the image {stride} times, more than the {LARGEST_STRIDE} times "
             "that we support. Use a network of fewer levels."
+        )
+    if stride * len(graph.nodes) > MOST_TRIED:
+        raise ModelError(
+            f"The network has {len(graph.nodes)} layers and shrinks the image {stride} times, "
+            "which is more than we support. Use a network of fewer layers or levels."
         )
     best: tuple[tuple[int, ...], int] | None = None
     for start in range(stride):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_NODES = 4096
+MAX_CHANNELS = 2**16
 
 
 class Notes:
@@ -93,6 +94,11 @@ class Notes:
         if len(self.nodes) >= MAX_NODES:
             raise ModelError(
                 f"The network has more than {MAX_NODES} layers. Use one for microscopy images."
+            )
+        if channels > MAX_CHANNELS:
+            raise ModelError(
+                f"A layer of the network has {channels} channels, more than the {MAX_CHANNELS} "
+                "that we support. Use one for microscopy images."
             )
         sizes = np.asarray(sizes, np.int64)
         self._keep(np.all(sizes > 0, axis=1), "leaves no pixels")

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from napari_unet.errors import ModelError
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import Feature, probe_sizes
+from napari_unet.models.building.notes import MAX_NODES
 from napari_unet.models.building.refusals import unsupported
 from napari_unet.models.damage import DAMAGED, what_failed
 from napari_unet.models.formats import CARD_KEY
@@ -114,7 +115,7 @@ class Reader:
         try:
             images = self._images(inputs[0], values, fixed=False)
         except ModelError:
-            if not self._is_fixed(inputs[0]):
+            if not self._is_fixed(inputs[0]) or len(self.builder.nodes) >= MAX_NODES:
                 raise
             # Sizes that were computed at its export may be fixed in it: of the declared image.
             images = self._images(inputs[0], values, fixed=True)

@@ -30,6 +30,7 @@ from napari_unet.models.pytorch.sets import TensorSet, nothing, state_dicts
 from napari_unet.models.pytorch.several import with_other_sets
 from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import natural_order
+from napari_unet.models.recognise.names import check_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +162,7 @@ def is_safetensors(start: bytes) -> bool:
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file; its tensors are sorted by name, ``conv2`` before ``conv10``."""
     with safe_open(path, framework="pt") as file:
+        check_names(file.keys())
         return {key: file.get_tensor(key) for key in sorted(file.keys(), key=natural_order)}
 
 

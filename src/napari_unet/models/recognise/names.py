@@ -10,7 +10,7 @@ import torch
 from napari_unet.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 _NO_LAYERS = re.compile(
     r"(^|\.)(total_ops|total_params)$|^(n_averaged|global_step|epoch)$"
@@ -24,6 +24,8 @@ _COARSE = re.compile(r"^(?P<list>(.*\.)?decoder\.seg_layers)\.(?P<number>\d+)\."
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _AVERAGED = ("ema", "swa", "averaged", "teacher", "shadow")
 _MOST_PREFIXES = 5
+_MOST_TENSORS = 20_000
+_LONGEST_NAME = 1_000
 _SPATIAL_FROM = 3
 
 
@@ -43,8 +45,9 @@ def cleaned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     Raises
     ------
     ModelError
-        If a weight is no finite real number.
+        If a weight is no finite real number, or names or tensors are too many or too long.
     """
+    check_names(tensors)
     result: dict[str, torch.Tensor] = {}
     for key, tensor in tensors.items():
         if _NO_LAYERS.search(key):
@@ -64,6 +67,32 @@ def cleaned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
         result[name] = tensor
     return _without_weight_norm(_of_nnunet(result))
+
+
+def check_names(names: Collection[str]) -> None:
+    """Refuse more tensors, or longer names, than any network has.
+
+    Parameters
+    ----------
+    names : collection of str
+        Of all tensors.
+
+    Raises
+    ------
+    ModelError
+        If they would take minutes to look at.
+    """
+    if len(names) > _MOST_TENSORS:
+        raise ModelError(
+            f"The file holds {len(names)} tensors, more than any U-Net has (at most "
+            f"{_MOST_TENSORS}). Ask for the weights of a U-Net alone."
+        )
+    longest = max(map(len, names), default=0)
+    if longest > _LONGEST_NAME:
+        raise ModelError(
+            f"The name of a tensor has {longest} letters, more than any network gives (at most "
+            f"{_LONGEST_NAME}). The file is damaged or no file of weights."
+        )
 
 
 def _of_nnunet(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

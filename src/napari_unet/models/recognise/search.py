@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MOST_STATES = 40_000
+_MOST_MOVES = 200_000  # from all states together
 _MORE_STATES = 3_000  # looked at after a way was found, for a better one
 _HOPE = 0.3  # what each unit that is still to be used is thought to cost
 _MOST_LEVELS = 8
@@ -135,7 +136,7 @@ class Search:
         queue: list[tuple[float, int, float, _State]] = []
         came: dict[_State, tuple[_State | None, tuple[Step, ...]]] = {}
         best: dict[_State, float] = {}
-        found, bound, left = None, math.inf, _MOST_STATES
+        found, bound, left, moves = None, math.inf, _MOST_STATES, _MOST_MOVES
 
         def reach(
             cost: float, state: _State, before: _State | None, steps: tuple[Step, ...]
@@ -148,7 +149,7 @@ class Search:
 
         for cost, state, steps in self._starts():
             reach(cost, state, None, steps)
-        while queue and left:
+        while queue and left and moves > 0:
             _, _, cost, state = heapq.heappop(queue)
             if cost > best[state] or cost >= bound:
                 continue
@@ -160,6 +161,7 @@ class Search:
                 continue
             for extra, following, steps in self._moves(state):
                 reach(cost + extra, following, state, steps)
+                moves -= 1
         return found
 
     def _is_whole(self, state: _State) -> bool:

@@ -32,7 +32,7 @@ _STORAGES: dict[str, torch.dtype] = {
 _LISTS = {"build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"}
 CARD = f"extra/{CARD_KEY}.json"
 MOST_CARD = 16 << 20
-_MOST_CODE = 64 << 20
+_MOST_CODE = 4 << 20
 _MOST_PICKLE = 64 << 20
 
 
