@@ -269,6 +269,15 @@ def test_pyramid_pooling_is_refused_as_onnx_and_written_as_torchscript(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["net.pt", "net.zip"])
+def test_pyramid_pooling_opens_again_as_it_was_where_it_can_be_written(name, tmp_path) -> None:
+    model = make_model(Architecture(widths=(4, 8), pyramid_pooling=True, norm="batch"))
+    again = load_model(export_model(model, tmp_path / name))
+    assert again.card.architecture == model.card.architecture
+    for image, expected in answers(model):
+        torch.testing.assert_close(said(again, image), expected, atol=0, rtol=0)
+
+
 def test_the_file_that_stood_there_stays_if_writing_fails(tmp_path) -> None:
     path = tmp_path / "net.onnx"
     path.write_text("precious")

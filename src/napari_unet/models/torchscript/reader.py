@@ -18,8 +18,11 @@ import torch
 from napari_unet.errors import ModelError
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import Feature, probe_sizes
+from napari_unet.models.card import Card
 from napari_unet.models.damage import DAMAGED, what_failed
+from napari_unet.models.found import Found
 from napari_unet.models.own_card import with_card
+from napari_unet.models.own_file import parse_card
 from napari_unet.models.pickles import Made
 from napari_unet.models.torchscript.archive import CARD, MOST_CARD, Archive, traced_shape
 from napari_unet.models.torchscript.code import Script, parse_code
@@ -27,13 +30,13 @@ from napari_unet.models.torchscript.interpreter import Interpreter
 from napari_unet.models.torchscript.operations import OPERATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from napari_unet.models.found import Found
 
 _MOST_TRIALS = 8
 _OF_ONE_PROCESSOR = "ops.prim.ConstantMKLDNNTensor"
 _TRIAL_PX = 1024
+_DEEPEST = 20  # modules in modules
 _CONVOLUTIONS = (
     "torch.conv2d",
     "torch.conv3d",
@@ -65,7 +68,13 @@ def read_torchscript(path: Path) -> list[Found]:
         with zipfile.ZipFile(path) as archive:
             parts = Archive(archive)
             card = parts.read(CARD, MOST_CARD).decode() if CARD in parts else None
-            return [with_card(found, card) for found in _read(path, parts)]
+            try:
+                return [with_card(found, card) for found in _read(path, parts)]
+            except ModelError:
+                own = None if card is None else _pooled_to_a_grid(path, parts, card)
+                if own is None:
+                    raise
+                return [own]
     except (MemoryError, *DAMAGED) as error:
         raise ModelError(what_failed(path.name, error, _damaged(path, error))) from error
 
@@ -107,6 +116,30 @@ def _read(path: Path, archive: Archive) -> list[Found]:
         # Sizes that were computed when it was traced are fixed in it: they are of that image.
         sizes = probe_sizes(dims, traced[2:])
         return _follow(_interpreter(script, constants, sizes, channels), module)
+
+
+def _pooled_to_a_grid(path: Path, archive: Archive, text: str) -> Found | None:
+    """Read a network of ours with pyramid pooling, which is no list of layers, by its card."""
+    try:
+        card = parse_card(path, text)
+    except ModelError:
+        return None
+    if not getattr(card.architecture, "pyramid_pooling", False):
+        return None
+    module = archive.objects("data.pkl")
+    network = module.state.get("network") if isinstance(module, Made) else None
+    known = {field: getattr(card, field) for field in Card.model_fields}
+    tensors = dict(_named_tensors(network, "", 0))
+    return Found(known.pop("architecture"), tensors, known, known.pop("assumed"))
+
+
+def _named_tensors(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Give the weights of a module and of those in it, by the names of its state dict."""
+    if isinstance(module, Made) and isinstance(module.state, dict) and depth < _DEEPEST:
+        for name, value in module.state.items():
+            if isinstance(value, torch.Tensor):
+                yield f"{prefix}{name}", value
+            yield from _named_tensors(value, f"{prefix}{name}.", depth + 1)
 
 
 def _interpreter(script: Script, constants: Any, sizes: np.ndarray, channels: int) -> Interpreter:
