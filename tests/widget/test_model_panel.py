@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QAction, QDropEvent
+from qtpy.QtGui import QAction, QDropEvent, QTextDocument, QTextTable
 from qtpy.QtWidgets import QInputDialog, QMessageBox
 
 from napari_unet.models import library
@@ -173,6 +173,31 @@ def test_only_what_was_changed_in_the_card_is_saved(dock) -> None:
     assert dock.session.model.card.name == "cells of Ada"
 
 
+def test_names_with_commas_in_them_stay_whole_in_the_card(dock) -> None:
+    load(dock, input_channels=("stain, bright on dark",), authors=("Lovelace, Ada", "B"))
+    dialog = open_card(dock)
+    assert not dialog.problem.text()
+    assert find(dialog, "card_authors").text() == "Lovelace, Ada; B"
+    assert dialog.changes() == {}
+    find(dialog, "card_authors").setText("Lovelace, Ada; B; C")
+    assert dialog.changes() == {"authors": ["Lovelace, Ada", "B", "C"]}
+    dialog.reject()
+
+
+def test_what_is_known_is_seen_however_long_its_name_is(dock, qtbot) -> None:
+    load(dock, scores={"error at the best threshold, sections 20-23, mean of 8 turns": 0.5})
+    dialog = open_card(dock)
+    qtbot.waitExposed(dialog)
+    shown = QTextDocument()
+    shown.setHtml(dialog.facts.text())
+    shown.setTextWidth(360)
+    assert shown.idealWidth() <= 360
+    table = next(part for part in shown.rootFrame().childFrames() if isinstance(part, QTextTable))
+    cell = table.cellAt(0, 1).firstCursorPosition().block()
+    assert shown.documentLayout().blockBoundingRect(cell).left() < 150
+    dialog.reject()
+
+
 def test_a_card_that_was_not_changed_is_not_saved(dock) -> None:
     load(dock)
     count = len(dock.engine.jobs)
@@ -316,6 +341,12 @@ def test_a_reading_that_was_tried_is_adjusted_in_its_card(dock, qtbot) -> None:
     job.cancel()
 
 
+def listed(dock) -> list[str]:
+    """Return the list of models as a person sees it."""
+    box = find(dock, "model")
+    return [box.itemText(place) for place in range(box.count())]
+
+
 def test_models_that_fit_the_image_come_first_and_others_say_why_not(dock, folder) -> None:
     from safetensors.numpy import save_file
 
@@ -329,15 +360,26 @@ def test_models_that_fit_the_image_come_first_and_others_say_why_not(dock, folde
         save_file({"a": np.ones(1)}, path, {CARD_KEY: card.model_dump_json()})
     (folder / "c.pth").write_bytes(pickle.dumps({}))
     dock.model_panel.refresh()
-    shown = [text for text, _ in dock.model_panel._model_choices()]
+    shown = listed(dock)
     assert shown.index("b plain") < shown.index("a 3D one (needs a z axis)")
     assert shown.index("c.pth") < shown.index("a 3D one (needs a z axis)")
+    load(
+        dock,
+        "/weights/of three.pth",
+        architecture={**CARD["architecture"], "in_channels": 3},
+        input_channels=("r", "g", "b"),
+    )
+    load(dock, "/weights/of one.pth")
+    shown = listed(dock)
+    assert shown.index("of one.pth") < shown.index("a 3D one (needs a z axis)")
+    misfits = ["a 3D one (needs a z axis)", "of three.pth (needs 3 channels, the image has 1)"]
+    assert shown[-2:] == misfits, "new ones are not put behind those that do not fit"
     stack = dock.session.viewer.add_image(np.zeros((4, 64, 80)), name="stack")
     stack.axis_labels = ("z", "y", "x")
     dock.segment_panel.image.reset_choices()
     dock.segment_panel.image.value = stack
     dock.segment_panel.axes.value = "ZYX"
-    assert "a 3D one" in [text for text, _ in dock.model_panel._model_choices()]
+    assert "a 3D one" in listed(dock)
 
 
 def test_a_package_for_bioimage_io_needs_authors_licence_and_purpose(dock) -> None:

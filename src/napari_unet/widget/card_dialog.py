@@ -9,6 +9,7 @@ does not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -124,14 +125,14 @@ class CardDialog(QDialog):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.name = self._line("name", "Name", card.name)
         self.segments = self._line("segments", "Segments", card.segments)
-        self.channels = self._line("input_channels", "Channels", ", ".join(card.input_channels))
+        self.channels = self._line("input_channels", "Channels", _joined(card.input_channels))
         self.scaling = self._choice(
             "normalization", "Grey values", NORMALIZATIONS, card.normalization.kind
         )
         for field, label in NUMBER_LABELS.items():
             self._add_number(field, label)
         self.activation = self._choice("activation", "Outputs are", ACTIVATIONS, card.activation)
-        self.outputs = self._line("outputs", "Names of outputs", ", ".join(card.outputs))
+        self.outputs = self._line("outputs", "Names of outputs", _joined(card.outputs))
         self.kind = self._choice("labels", "Labels are", KINDS, card.labels)
         self.pixel_size = self._line("pixel_size_um", "Pixel size (µm)", _text(card.pixel_size_um))
         self.object_size = self._line(
@@ -139,7 +140,7 @@ class CardDialog(QDialog):
         )
         self.training_data = self._line("training_data", "Trained on", card.training_data)
         self.licence = self._line("licence", "Licence", card.licence)
-        self.authors = self._line("authors", "Authors", ", ".join(card.authors))
+        self.authors = self._line("authors", "Authors", _joined(card.authors))
         self.cite = self._line("cite", "To cite", "; ".join(card.cite))
         self.problem = QLabel()
         self.problem.setObjectName("card_problem")
@@ -272,16 +273,16 @@ class CardDialog(QDialog):
         return {
             "name": self.name.text().strip(),
             "segments": self.segments.text().strip() or "unknown",
-            "input_channels": _names(self.channels.text()),
+            "input_channels": _names(self.channels.text(), _sign(self._card.input_channels)),
             "normalization": normalization.model_dump(mode="json"),
             "activation": ACTIVATIONS[self.activation.currentText()],
-            "outputs": _names(self.outputs.text()),
+            "outputs": _names(self.outputs.text(), _sign(self._card.outputs)),
             "labels": KINDS[self.kind.currentText()],
             "pixel_size_um": _size(self.pixel_size.text(), "Pixel size"),
             "object_size_px": _size(self.object_size.text(), "Object size"),
             "training_data": self.training_data.text().strip() or "unknown",
             "licence": self.licence.text().strip() or "unknown",
-            "authors": _names(self.authors.text()),
+            "authors": _names(self.authors.text(), _sign(self._card.authors)),
             "cite": _names(self.cite.text(), ";"),
         }
 
@@ -353,12 +354,11 @@ def facts_html(model: LoadedModel) -> str:
     told = [(name[6:], text) for name, text in rows if name.startswith("told: ")]
     assumed = [(name[9:], text) for name, text in rows if name.startswith("assumed: ")]
     table = "".join(
-        f"<tr><td style='white-space: nowrap'><b>{escape(name)}</b>&nbsp;&nbsp;</td>"
-        f"<td>{escape(_breakable(text))}</td></tr>"
+        f"<tr><td width='33%'><b>{escape(name)}</b></td><td>{escape(_breakable(text))}</td></tr>"
         for name, text in known
     )
     return (
-        f"<table cellpadding='2'>{table}</table>"
+        f"<table cellpadding='2' width='100%'>{table}</table>"
         f"{_notes('What you said', told, '')}{_notes('What was assumed', assumed, ' *')}"
     )
 
@@ -386,6 +386,16 @@ def _scrolled(widget: QWidget, width_px: int) -> QScrollArea:
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setMinimumWidth(width_px)
     return area
+
+
+def _sign(names: Sequence[str]) -> str:
+    """Return what parts names: commas, unless there are some in the names."""
+    return ";" if any("," in name for name in names) else ","
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Write names into a field."""
+    return f"{_sign(names)} ".join(names)
 
 
 def _names(text: str, parted_by: str = ",") -> list[str]:

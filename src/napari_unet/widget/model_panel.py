@@ -53,6 +53,8 @@ class ModelPanel:
         self._session, self._segment = session, segment
         self._known: list[Entry] = []
         self._extra: list[tuple[str, str, Card]] = []
+        self._opened: dict[str, Card] = {}
+        """By reference; the list of files does not know the cards of weights from elsewhere."""
         self.model = choice(
             "model",
             "Model",
@@ -217,7 +219,11 @@ class ModelPanel:
         known += [extra for extra in self._extra if extra[1] not in listed]
         names = [name for name, _, _ in known]
         return [
-            (f"{name} ({_place(reference)})" if name in names[:i] else name, reference, card)
+            (
+                f"{name} ({_place(reference)})" if name in names[:i] else name,
+                reference,
+                card or self._opened.get(reference),
+            )
             for i, (name, reference, card) in enumerate(known)
         ]
 
@@ -239,6 +245,7 @@ class ModelPanel:
         """List the models anew, as they fit the image now; the choice stays."""
         model = self._session.model
         with self.model.changed.blocked():
+            self.model.native.clear()  # what stays would keep its place in the list
             self.model.reset_choices()
             if model is not None and model.reference in self.model.choices:
                 self.model.value = model.reference
@@ -397,6 +404,7 @@ class ModelPanel:
         if model is None:
             return
         reference = model.reference
+        self._opened[reference] = model.card
         self.refresh()
         if reference not in {path for _, path in self._model_choices()}:
             self._extra.append((_short_name(model), reference, model.card))

@@ -180,6 +180,7 @@ FAMILIES = (
             ("strided", True),
             ("norm", "instance"),
             ("order", "norm-activation"),
+            ("active_up", False),
         ),
         (("activation", "softmax"), ("normalization", Normalization(kind="mean-std"))),
     ),
