@@ -72,9 +72,24 @@ def check(smp: Any, size: tuple[int, int], seed: int = 0, **options: Any) -> Fou
     return found[linear]
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "resnet34", "resnet50", "tu-resnet18"])
+@pytest.mark.parametrize(
+    "encoder", ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "tu-resnet18"]
+)
 def test_a_unet_is_recognised_with_a_resnet_as_encoder(smp: Any, encoder: str) -> None:
     check(smp, (64, 64), encoder_name=encoder)
+
+
+@pytest.mark.parametrize("depth", [5, 4, 3])
+@pytest.mark.parametrize(
+    "encoder", ["vgg11", "vgg16_bn", "vgg19_bn", "mobilenet_v2", "efficientnet-b0"]
+)
+def test_a_unet_is_recognised_with_other_encoders(smp: Any, encoder: str, depth: int) -> None:
+    check(smp, (64, 96), encoder_name=encoder, decoder_channels=(16, 8, 8, 4, 4)[:depth])
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_each_efficientnet_is_padded_as_it_was_made(smp: Any, number: int) -> None:
+    check(smp, (64, 64), encoder_name=f"efficientnet-b{number}")
 
 
 @pytest.mark.parametrize("depth", [3, 4, 5])
@@ -150,8 +165,8 @@ def test_the_names_of_the_first_version_are_recognised(smp: Any) -> None:
 
 
 def test_another_encoder_is_refused_with_what_to_do(smp: Any) -> None:
-    net = smp.Unet("vgg11", encoder_weights=None)
-    with pytest.raises(ModelError, match=r"its encoder is .*ResNet is known"):
+    net = smp.Unet("densenet121", encoder_weights=None)
+    with pytest.raises(ModelError, match=r"its encoder is a DenseNet; .*ResNet, VGG, "):
         recognise_smp_unet(Layers(net.state_dict()))
 
 
@@ -162,6 +177,19 @@ def test_an_incomplete_or_changed_file_is_refused_with_the_difference(smp: Any) 
     state = {key: tensor for key, tensor in state.items() if not key.startswith(unused)}
     for key, changed in mutilated(state):
         assert is_refused(recognise_smp_unet, Layers(changed)), key
+
+
+@pytest.mark.parametrize("encoder", ["vgg11_bn", "mobilenet_v2", "efficientnet-b0"])
+def test_other_encoders_with_a_layer_less_are_refused(smp: Any, encoder: str) -> None:
+    net = smp.Unet(encoder, encoder_weights=None, encoder_depth=3, decoder_channels=(8, 8, 4))
+    state = net.state_dict()
+    found = recognise_smp_unet(Layers(state))
+    assert found is not None
+    names = {node.name for node in found[0].architecture.nodes}
+    for key in [key for key in state if key.rpartition(".")[0].replace(".", "_") in names]:
+        if key.endswith("weight"):
+            less = {other: tensor for other, tensor in state.items() if other != key}
+            assert is_refused(recognise_smp_unet, Layers(less)), key
 
 
 def test_other_names_are_left_to_others() -> None:

@@ -1,37 +1,39 @@
-"""The Unet of segmentation_models_pytorch: a ResNet on the way down, nearest pixels up.
+"""The Unet of segmentation_models_pytorch: mostly a ResNet on the way down, nearest pixels up.
 
 The ResNet halves the size at once with a 7 x 7 convolution, so the way up ends with a stage
 without a skip. How deep the network goes is told by the number of stages up: layers of the ResNet
-below that are in the file all the same and are left out, as is the head of a classifier.
+below that are in the file all the same and are left out, as is the head of a classifier. Other
+ways down are in :mod:`napari_unet.models.recognise.smp_encoders`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from napari_unet.models.found import Found
+from napari_unet.models.recognise.smp_encoders import Kind, find_encoder
 from napari_unet.models.recognise.wiring import MisfitError, Wiring
 from napari_unet.network.graph import IMAGE
 from napari_unet.settings import Normalization
 
 if TYPE_CHECKING:
     from napari_unet.models.recognise.layers import Layers
+    from napari_unet.models.recognise.smp_encoders import Encode
 
 FAMILY = "a Unet of segmentation_models_pytorch"
 _ENCODERS = ("encoder.", "encoder.model.")  # of the library itself, and of timm
 _HEADS = ("segmentation_head.0", "decoder.final_conv")  # since and before version 0.1
 _OTHER_ENCODERS = (
-    ("an EfficientNet", r"encoder\._conv_stem\."),
-    ("a MobileNet", r"encoder\.features\.0\.0\."),
     ("a DenseNet", r"encoder\.features\.denseblock1\."),
-    ("a VGG", r"encoder\.features\.0\.(weight|bias)"),
     ("a MixTransformer", r"encoder\.patch_embed1\."),
     ("an SENet", r"encoder\.layer0\.conv1\."),
     ("an Inception network", r"encoder\.(conv2d_1a|features\.0\.conv)\."),
     ("one of timm", r"encoder\.model\."),
 )
 _DOWN, _UP = "down", "up"
+_CENTRE = ("decoder.center.0", "decoder.center.1")  # below a VGG
 _RESNET_STAGES = 4
 _WHITE = 255.0  # of the images of 8 bit whose colours 0..1 ImageNet's numbers are for
 _MEANS = (0.485, 0.456, 0.406)
@@ -49,7 +51,7 @@ class _Stage:
 
 
 def recognise_smp_unet(layers: Layers) -> list[Found] | None:
-    """Recognise a Unet of segmentation_models_pytorch with a ResNet (or ResNeXt) as encoder.
+    """Recognise a Unet of segmentation_models_pytorch whose encoder is known.
 
     Parameters
     ----------
@@ -72,17 +74,17 @@ def recognise_smp_unet(layers: Layers) -> list[Found] | None:
     stages = _stages(layers)
     if head is None or not stages or not layers.has_keys(r"encoder\."):
         return None
-    encoder = next((start for start in _ENCODERS if f"{start}layer1.0.conv1" in layers), None)
+    encoder = _find_resnet(layers) or find_encoder(layers)
     if encoder is None:
         raise MisfitError(
             f"The tensors are those of {FAMILY}, but its encoder is {_named_encoder(layers)}; of "
-            "this library a ResNet is known here. Export the network as ONNX or TorchScript, "
-            "which tells all of its layers, and open that file."
+            "this library ResNet, VGG, MobileNetV2 and EfficientNet are known here. Export the "
+            "network as ONNX or TorchScript, which tells all of its layers, and open that file."
         )
     found = []
     for mode in _MODES:
-        wiring = Wiring(layers, FAMILY, f"{encoder}conv1")
-        ignored = _wire(wiring, encoder, stages, mode)
+        wiring = Wiring(layers, FAMILY, encoder.first)
+        ignored = _wire(wiring, encoder.encode, stages, mode)
         wiring.convolution(head, wiring.nodes[-1].name)
         found.append(
             Found(
@@ -150,16 +152,16 @@ def _stages(layers: Layers) -> list[_Stage]:
 
 def _wire(
     wiring: Wiring,
-    encoder: str,
+    encode: Encode,
     stages: list[_Stage],
     mode: Literal["nearest", "linear"],
 ) -> list[str]:
     """Add encoder and decoder; return what names begin with that are not needed."""
-    depth = len(stages)
-    skips = _encode(wiring, encoder, depth)
-    ignored = [f"{encoder}layer{layer}." for layer in range(depth, _RESNET_STAGES + 1)]
-    ignored += [f"{encoder}fc", "classification_head."]
+    skips, ignored = encode(wiring, len(stages))
+    ignored.append("classification_head.")
     node = skips.pop()
+    for place in _CENTRE if wiring.has(f"{_CENTRE[0]}.0") else ():
+        node = _convolve(wiring, f"{place}.0", f"{place}.1", node)
     for stage in stages:
         skip = skips.pop() if skips else None
         node = wiring.resize(node, mode=mode, like=skip or IMAGE)
@@ -168,16 +170,25 @@ def _wire(
         else:
             node = _attend(wiring, f"{stage.place}.attention1", wiring.concatenate(node, skip))
         for convolution, norm in zip(stage.convolutions, stage.norms, strict=True):
-            # A convolution has a bias where no norm follows.
-            has_norm = not wiring.layer(convolution, "convolution").has_bias
-            node = wiring.convolution(convolution, node, bias=_UP)
-            node = wiring.norm(norm, node) if has_norm else node
-            node = wiring.activation("relu", node)
+            node = _convolve(wiring, convolution, norm, node)
         node = _attend(wiring, f"{stage.place}.attention2", node)
     return ignored
 
 
-def _encode(wiring: Wiring, encoder: str, depth: int) -> list[str]:
+def _convolve(wiring: Wiring, convolution: str, norm: str, reads: str) -> str:
+    """Add a convolution of the way up; it has a bias where no norm follows."""
+    has_norm = not wiring.layer(convolution, "convolution").has_bias
+    node = wiring.convolution(convolution, reads, bias=_UP)
+    return wiring.activation("relu", wiring.norm(norm, node) if has_norm else node)
+
+
+def _find_resnet(layers: Layers) -> Kind | None:
+    """Tell a ResNet or ResNeXt by its names."""
+    start = next((start for start in _ENCODERS if f"{start}layer1.0.conv1" in layers), None)
+    return None if start is None else Kind(f"{start}conv1", partial(_encode_resnet, start))
+
+
+def _encode_resnet(encoder: str, wiring: Wiring, depth: int) -> tuple[list[str], list[str]]:
     """Add the ResNet; return its features at 1/2, 1/4, ... of the size."""
     node = wiring.convolution(f"{encoder}conv1", IMAGE, stride=2, bias=_DOWN)
     node = wiring.activation("relu", wiring.norm(f"{encoder}bn1", node))
@@ -190,7 +201,8 @@ def _encode(wiring: Wiring, encoder: str, depth: int) -> list[str]:
             node = _residual(wiring, f"{name}.{block}", node, step)
             block += 1
         features.append(node)
-    return features
+    ignored = [f"{encoder}layer{layer}." for layer in range(depth, _RESNET_STAGES + 1)]
+    return features, [*ignored, f"{encoder}fc"]
 
 
 def _residual(wiring: Wiring, name: str, reads: str, stride: int) -> str:

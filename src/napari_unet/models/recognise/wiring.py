@@ -187,6 +187,7 @@ class Wiring:
         affine: Literal["instance", "group"] = "instance",
         groups: int = 1,
         bare: Literal["instance", "none", "refused"] = "refused",
+        eps: float = 1e-5,
     ) -> str:
         """Add a norm.
 
@@ -213,6 +214,7 @@ class Wiring:
             channels=channels,
             affine=bool({"weight", "bias"} & layer.tensors.keys()),
             groups=groups if kind == "group" else 1,
+            eps=eps,
         )
         self._place(layer, node, channels)
         if kind == "batch":
@@ -344,7 +346,7 @@ class Wiring:
         left = [
             key
             for layer in self._layers
-            if layer.name not in self._used and not layer.name.startswith(starts)
+            if layer.name not in self._used and not f"{layer.name}.".startswith(starts)
             for key in (
                 layer.tensors
                 if layer.kind == "other"
