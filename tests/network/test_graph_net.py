@@ -166,6 +166,7 @@ def test_a_norm_is_that_of_torch(kind: str, layer: nn.Module) -> None:
         ("leaky_relu", nn.LeakyReLU(0.2)),
         ("elu", nn.ELU(0.2)),
         ("selu", nn.SELU()),
+        ("celu", nn.CELU(0.2)),
         ("gelu", nn.GELU()),
         ("silu", nn.SiLU()),
         ("mish", nn.Mish()),

@@ -44,6 +44,7 @@ ActivationKind = Literal[
     "leaky_relu",
     "prelu",
     "elu",
+    "celu",
     "selu",
     "gelu",
     "silu",
@@ -124,7 +125,7 @@ class Activation(Node):
 
     op: Literal["activation"] = "activation"
     kind: ActivationKind = Field(description="Which function.")
-    slope: float = Field(0.01, description="Of leaky_relu below 0; alpha of elu.")
+    slope: float = Field(0.01, description="Of leaky_relu below 0; alpha of elu and celu.")
     channels: int = Field(1, ge=1, description="Weights of prelu.")
 
 

@@ -34,6 +34,7 @@ POINTWISE: dict[str, Callable[[Tensor, float, bool], Tensor]] = {
     "relu": lambda x, _, inplace: functional.relu(x, inplace),
     "leaky_relu": lambda x, slope, inplace: functional.leaky_relu(x, slope, inplace),
     "elu": lambda x, slope, inplace: functional.elu(x, slope, inplace),
+    "celu": lambda x, slope, inplace: functional.celu(x, slope, inplace),
     "selu": lambda x, _, inplace: functional.selu(x, inplace),
     "gelu": lambda x, _, __: functional.gelu(x),
     "silu": lambda x, _, inplace: functional.silu(x, inplace),

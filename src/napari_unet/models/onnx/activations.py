@@ -11,6 +11,7 @@ from napari_unet.network.graph import Activation
 
 if TYPE_CHECKING:
     from napari_unet.models.onnx.reader import Reader
+    from napari_unet.network.graph import ActivationKind
 
 _LINEAR_ABOVE = 15.0  # softplus differs from its input by less than 1e-6
 _PLAIN_ACTIVATIONS: dict[str, Any] = {
@@ -29,8 +30,9 @@ def _activation(reader: Reader, step: Step) -> Value:
         return builder.activation(step.x, _PLAIN_ACTIVATIONS[op])
     if op == "LeakyRelu":
         return builder.activation(step.x, "leaky_relu", slope=options.get("alpha", 0.01))
-    if op == "Elu":
-        return builder.activation(step.x, "elu", slope=options.get("alpha", 1.0))
+    if op in ("Elu", "Celu"):
+        kind: ActivationKind = "elu" if op == "Elu" else "celu"
+        return builder.activation(step.x, kind, slope=options.get("alpha", 1.0))
     if op == "Selu":
         alpha, gamma = options.get("alpha", 1.67326), options.get("gamma", 1.0507)
         if abs(alpha - 1.67326) > 1e-4 or abs(gamma - 1.0507) > 1e-4:
@@ -98,7 +100,7 @@ def _arg_max(reader: Reader, step: Step) -> Value:
 
 ACTIVATIONS: dict[str, Translate] = {
     **dict.fromkeys(
-        [*_PLAIN_ACTIVATIONS, *"LeakyRelu Elu Selu Gelu HardSigmoid PRelu Softmax".split()],
+        [*_PLAIN_ACTIVATIONS, *"LeakyRelu Elu Celu Selu Gelu HardSigmoid PRelu Softmax".split()],
         _activation,
     ),
     "Clip": _clip,

@@ -261,8 +261,8 @@ class _Writer:
             self._put(_FUNCTIONS[kind], [read], name)
         elif kind == "leaky_relu":
             self._put("LeakyRelu", [read], name, alpha=node.slope)
-        elif kind == "elu":
-            self._put("Elu", [read], name, alpha=node.slope)
+        elif kind in ("elu", "celu"):
+            self._put(kind.capitalize(), [read], name, alpha=node.slope)
         elif kind == "prelu":
             self._put("PRelu", [read, self._per_channel(node, "weight")], name)
         elif kind == "hardsigmoid":

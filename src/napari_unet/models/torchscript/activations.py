@@ -24,6 +24,10 @@ def _elu(call: Call) -> Any:
     return call.builder.linear(result, scale)
 
 
+def _celu(call: Call) -> Any:
+    return call.builder.activation(call.x, "celu", slope=call.number(1, "alpha", 1.0))
+
+
 def _gelu(call: Call) -> Any:
     if call.get(1, "approximate", "none") != "none":
         raise unsupported("GELU in its approximate form")
@@ -80,6 +84,7 @@ ACTIVATIONS: dict[str, Operation] = {
         call.x, "leaky_relu", slope=call.number(1, "negative_slope", 0.01)
     ),
     "elu": _elu,
+    "celu": _celu,
     "gelu": _gelu,
     "softplus": _softplus,
     "prelu": _prelu,
