@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_unet.errors import ModelError
+from napari_unet.models.recognise.reparametrised import put_together
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,7 +41,7 @@ def cleaned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     Returns
     -------
     dict of str to Tensor
-        In the same order; weight norm is multiplied out.
+        In the same order; weights that are stored as parts are put together.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def cleaned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 )
         name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
         result[name] = tensor
-    return _without_weight_norm(_of_nnunet(result))
+    return put_together(_of_nnunet(result))
 
 
 def check_names(names: Collection[str]) -> None:
@@ -120,8 +121,8 @@ def versions(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     Returns
     -------
     list of dict of str to Tensor
-        As named first. What stands beside the prefix that has all convolutions is left out, and
-        so are averaged weights beside the weights themselves.
+        As named first. What stands beside the prefix that has all convolutions is left out,
+        unless it is a norm, and so are averaged weights beside the weights themselves.
     """
     result = [tensors]
     for _ in range(_MOST_PREFIXES):
@@ -162,27 +163,7 @@ def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | No
         return None
     start = f"{own[0]}."
     inner = {key[len(start) :]: t for key, t in tensors.items() if key.startswith(start)}
+    beside = [key for key in tensors if not key.startswith(start)]
+    if any(key.endswith("running_mean") and not is_averaged(key) for key in beside):
+        return None  # a norm of the image itself: what is left out would be missing
     return inner if all("." in key for key in inner) else None
-
-
-def _without_weight_norm(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Multiply out weights that are stored as direction and length."""
-    endings = (
-        ("weight_v", "weight_g"),
-        ("parametrizations.weight.original1", "parametrizations.weight.original0"),
-    )
-    result: dict[str, torch.Tensor] = {}
-    for key, tensor in tensors.items():
-        for direction, length in endings:
-            name = key.removesuffix(direction)
-            other = tensors.get(name + length)
-            if name != key and other is not None and other.ndim == tensor.ndim:
-                axes = tuple(axis for axis in range(other.ndim) if other.shape[axis] == 1)
-                norm = torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
-                result[f"{name}weight"] = tensor * (other / norm)
-                break
-            if key.endswith(length) and key.removesuffix(length) + direction in tensors:
-                break
-        else:
-            result[key] = tensor
-    return result
