@@ -12,8 +12,9 @@ import re
 from itertools import product
 from typing import TYPE_CHECKING
 
+from napari_unet.models.recognise.answering import open_questions
+from napari_unet.models.recognise.modules import looks_residual
 from napari_unet.models.recognise.network import may_be_active
-from napari_unet.models.recognise.questions import open_questions
 from napari_unet.models.recognise.readings import Reading
 
 if TYPE_CHECKING:
@@ -63,6 +64,16 @@ def first_reading(network: Network, family: Family | None) -> Reading:
         changes["strided"] = any(
             step.shortcut is not None and not step.shortcut.is_pointwise for step in network.steps
         )  # such shortcuts have to see what they step over
+    if network.own_downs:
+        changes["strided"] = True
+    strides = network.usual_strides()
+    if set(strides) != {2}:
+        changes["strides"] = strides
+    upsamplings = network.open_upsamplings()
+    if upsamplings and all(unit.conv.index == 0 for unit in upsamplings):
+        changes["resized_last"] = True  # in a sequence, before what has no weights
+    if looks_residual(network.bare_blocks):
+        changes["bare_shortcuts"] = True
     if _is_paper(network):
         changes["padded"] = False
     return reading.changed(**changes)
@@ -108,6 +119,9 @@ def _choices(network: Network, first: Reading) -> list[Choice]:
         choices.append([(0.7, "no skips", {"skips": False})])
     if "upsampling" in unknown:
         choices.append(_other_upsamplings(first))
+    if "upsampling_order" in unknown:
+        title = "upsampling first" if first.resized_last else "convolution before upsampling"
+        choices.append([(0.9, title, {"resized_last": not first.resized_last})])
     if "norm" in unknown:
         choices.append(_other_norms(network, first))
     if "bare_norm" in unknown and network.looks_normed():

@@ -12,6 +12,7 @@ from napari_unet.network.graph import (
     Activation,
     Convolution,
     FitTo,
+    GlobalAverage,
     Graph,
     Join,
     Norm,
@@ -54,6 +55,8 @@ class Drawing:
         *,
         stride: Sizes | None = None,
         padding: Sides | None = None,
+        padding_mode: str = "zeros",
+        dilation: int = 1,
     ) -> str:
         """Add a convolution."""
         narrow, wide = layer.sizes
@@ -65,7 +68,9 @@ class Drawing:
             out_channels=narrow,
             kernel=layer.kernel,
             stride=stride,
+            dilation=None if dilation == 1 else (dilation,) * self._dims,
             padding=padding,
+            padding_mode=padding_mode,
             bias=layer.has_bias,
         )
         return self._add(node, layer)
@@ -136,6 +141,10 @@ class Drawing:
         )
         return self._add(node)
 
+    def global_average(self, x: str) -> str:
+        """Add the mean over the whole image."""
+        return self._add(GlobalAverage(name=self._name("average"), inputs=(x,)))
+
     def resize(self, x: str, mode: str, scale: Sizes, *, align_corners: bool = False) -> str:
         """Add an enlargement by whole factors."""
         node = Resize(
@@ -186,6 +195,7 @@ class Drawing:
         return name
 
 
-def same(kernel: Sequence[int]) -> Sides:
+def same(kernel: Sequence[int], dilation: int = 1) -> Sides:
     """Return the padding that keeps the size; an even kernel looks one pixel further at the end."""
-    return tuple(((size - 1) // 2, size // 2) for size in kernel)
+    reach = [dilation * (size - 1) for size in kernel]
+    return tuple((pixels // 2, pixels - pixels // 2) for pixels in reach)

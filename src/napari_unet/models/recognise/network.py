@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_unet.models.found import Found
+from napari_unet.models.recognise.modules import (
+    find_bare_blocks,
+    find_own_downs,
+    find_reused,
+    with_shortcuts,
+)
 from napari_unet.models.recognise.own import as_own
 from napari_unet.models.recognise.reader import Reader
 
@@ -14,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_unet.models.recognise.layers import Layer
     from napari_unet.models.recognise.readings import Reading
-    from napari_unet.models.recognise.search import Step
+    from napari_unet.models.recognise.steps import Step
     from napari_unet.models.recognise.units import Unit
     from napari_unet.network.graph import Sizes
 
@@ -35,24 +41,23 @@ class Network:
         self.steps = list(steps)
         self.spatial_dims = spatial_dims
         self.head = self.steps[-1].units[-1]
-        ups = [step for step in steps if step.kind == "up"]
-        self.scales = [self._scale(step) for step in ups]
-        """How many times larger each step up makes the features, the deepest first."""
+        self.own_downs = find_own_downs(self.steps)
+        """Convolutions of odd kernel that halve the size, as their names tell."""
+        self.bare_blocks = find_bare_blocks(self.steps)
+        """Convolutions that a shortcut without tensors may lead past."""
         self.before_neighbours = {
             one for one, other in pairwise(self.blocks) if _are_neighbours(one, other)
         }
         """Convolutions that are followed at once by another one in a numbered sequence."""
         self.in_channels = steps[0].units[0].wide
-        self.classes = self.head.narrow
+        self.classes = self.head.conv.sizes[1 if self.steps[-1].transposed else 0]
+        self.reused = find_reused(self.blocks, self.head)
+        """Convolutions without norm or PReLU, and those whose norm or PReLU may serve them."""
 
     @property
     def units(self) -> list[Unit]:
         """All convolutions, in the order in which they are computed."""
-        return [
-            unit
-            for step in self.steps
-            for unit in (*step.units, *((step.shortcut,) if step.shortcut else ()))
-        ]
+        return [unit for step in self.steps for unit in _all(step)]
 
     @property
     def blocks(self) -> list[Unit]:
@@ -82,6 +87,94 @@ class Network:
             return True
         return may_be_active(step) and not any(block.norm for block in self.blocks)
 
+    def is_active_down(self, unit: Unit, reading: Reading) -> bool:
+        """Say whether an activation follows a convolution that halves the size."""
+        if reading.active_down is not None and unit.prelu is None:
+            return reading.active_down
+        if unit.norm is not None or unit.prelu is not None:
+            return True
+        return _stands_in_sequence(self.downs(reading))
+
+    def has_bare_stem(self) -> bool:
+        """Say whether the first convolution stands alone, without norm, before residual blocks."""
+        first, second = self.steps[:2]
+        if (first.kind, second.kind) != ("unit", "residual"):
+            return False
+        return first.units[0].norm is None and first.units[0].prelu is None
+
+    def downs(self, reading: Reading) -> list[Unit]:
+        """Return the convolutions that halve the size and stand for themselves."""
+        even = [unit for step in self.steps if step.kind == "down" for unit in step.units]
+        return even + (self.own_downs if reading.strided else [])
+
+    def open_downs(self, reading: Reading) -> list[Unit]:
+        """Return those of them that an activation may follow or not."""
+        return [unit for unit in self.downs(reading) if unit.prelu is None]
+
+    def open_ups(self) -> list[Unit]:
+        """Return the convolutions of upsamplings that an activation may follow or not."""
+        units = [unit for step in self.ups() for unit in step.units]
+        return [unit for unit in units if unit.prelu is None and unit is not self.head]
+
+    def open_upsamplings(self) -> list[Unit]:
+        """Return the convolutions that may stand before what doubles the size, or after it."""
+        units = [unit for step in self.ups() if not step.transposed for unit in step.units]
+        units = [
+            u for u in units if not u.is_pointwise or u.norm is not None or u.prelu is not None
+        ]
+        return [] if _stands_in_sequence(units) and all(u.conv.index for u in units) else units
+
+    def pads(self) -> bool:
+        """Say whether any convolution of the levels looks beyond its pixel."""
+        return any(not unit.is_pointwise for unit in self.blocks)
+
+    def usual_strides(self) -> tuple[int, ...]:
+        """Say how many times smaller levels mostly are, the image's first: halved, or patches.
+
+        A kernel of 4 mostly steps by 2; but if other levels have smaller ones, it cuts the image
+        into patches.
+        """
+        downs = [step for step in self.steps if step.kind == "down"]
+        kernels = [
+            max(step.units[0].kernel)
+            if step.units
+            else max(up.units[0].kernel)
+            if up.transposed
+            else 2
+            for step, up in zip(downs, reversed(self.ups()), strict=True)
+        ]
+        smallest = min(kernels, default=2)
+        return tuple(size if size > 3 and size > smallest else 2 for size in kernels)
+
+    def may_step_further(self) -> bool:
+        """Say whether a kernel is so large that it may step by more than two pixels."""
+        steps = [step for step in self.steps if step.kind in ("down", "up") and step.units]
+        steps = [step for step in steps if step.kind == "down" or step.transposed]
+        return any(max(step.units[0].kernel) > 3 for step in steps)
+
+    def settled(self, name: str, reading: Reading) -> Any:
+        """Return a field of a reading, or how names settle it where the reading does not."""
+        held = getattr(reading, name)
+        if held is None and name == "active_up":
+            return any(self.is_active_up(step, reading) for step in self.ups() if step.units)
+        if held is None and name == "active_down":
+            return any(self.is_active_down(unit, reading) for unit in self.open_downs(reading))
+        return held
+
+    def scales(self, reading: Reading) -> list[Sizes]:
+        """Say how many times smaller each level is than the one above it, the image's first."""
+        factors = reading.strides * (len(self.ups()) if len(reading.strides) == 1 else 1)
+        return [
+            self._scale(step, factor)
+            for step, factor in zip(reversed(self.ups()), factors, strict=True)
+        ]
+
+    def read_steps(self, reading: Reading) -> list[Step]:
+        """Return the steps, with the shortcuts that leave no tensors if they are read so."""
+        return (
+            with_shortcuts(self.steps, self.bare_blocks) if reading.bare_shortcuts else self.steps
+        )
+
     def open_norms(self) -> list[Layer]:
         """Return the norms that have weights but no statistics."""
         norms = [unit.norm for unit in self.units if unit.norm is not None]
@@ -93,7 +186,7 @@ class Network:
 
     def looks_normed(self) -> bool:
         """Say whether convolutions lack a bias, as before a norm, which has no tensors then."""
-        return all(not unit.conv.has_bias for unit in self.blocks)
+        return bool(self.blocks) and all(not unit.conv.has_bias for unit in self.blocks)
 
     def may_be_unpadded(self) -> bool:
         """Say whether the network could do without padding: nothing but plain blocks."""
@@ -114,11 +207,11 @@ class Network:
             for unit in self.blocks
         )
 
-    def _scale(self, step: Step) -> Sizes:
-        """Say how much larger a step up makes the features."""
+    def _scale(self, step: Step, factor: int) -> Sizes:
+        """Say how much larger a step up makes the features, along axes that it looks along."""
         if not step.transposed:
-            return (2,) * self.spatial_dims
-        return tuple(1 if size == 1 else 2 for size in step.units[0].kernel)
+            return (factor,) * self.spatial_dims
+        return tuple(1 if size == 1 else factor for size in step.units[0].kernel)
 
     def draw(self, reading: Reading) -> Found:
         """Draw the network as it is read."""
@@ -146,6 +239,17 @@ def may_be_active(step: Step) -> bool:
     if not step.units or step.transposed or step.units[0].is_pointwise:
         return False
     return step.units[0].norm is None and step.units[0].prelu is None
+
+
+def _all(step: Step) -> tuple[Unit, ...]:
+    """Return the convolutions of a step."""
+    return (*step.units, *((step.shortcut,) if step.shortcut else ()))
+
+
+def _stands_in_sequence(units: Sequence[Unit]) -> bool:
+    """Say whether each of some convolutions has a place in a sequence of its own."""
+    numbered = bool(units) and all(unit.conv.index is not None for unit in units)
+    return numbered and len({unit.conv.parent for unit in units}) == len(units)
 
 
 def _are_neighbours(one: Unit, other: Unit) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 
+from napari_unet.errors import SettingError
+from napari_unet.models.recognise.readings import Reading
 from napari_unet.network.layers import GROUPS
 from napari_unet.network.presets import PRESETS
 from napari_unet.network.unet import UNet
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unet.models.recognise.network import Network
-    from napari_unet.models.recognise.readings import Reading
-    from napari_unet.models.recognise.search import Step
+    from napari_unet.models.recognise.steps import Step
     from napari_unet.models.recognise.units import Unit
+
+_NO_OPTIONS = ("activation", "pooling", "strided", "bare_norm", "padding_mode", "input_added")
+"""What our U-Net has no option for: fields of a reading that have to be as they mostly are."""
 
 
 def as_own(
@@ -44,7 +47,7 @@ def as_own(
     down, ups, up = levels
     try:
         shape = _architecture(network, reading, down, ups, up)
-    except ValidationError:
+    except SettingError:
         return None
     if shape is None:
         return None
@@ -87,16 +90,20 @@ def _is_simple(network: Network, reading: Reading) -> bool:
     return (
         all(unit.kernel == (3,) * dims for unit in network.blocks)
         and all(
-            unit.prelu is None and not unit.norm_first and not unit.gap for unit in network.units
+            not (unit.prelu or unit.norm_first or unit.gap or unit.squeeze)
+            for unit in network.units
         )
         and all(step.units[0].kernel == (2,) * dims for step in network.ups() if step.units)
         and head.kernel in ((1,) * dims, (3,) * dims)
         and head.conv.has_bias
         and head.norm is None
-        and not reading.bare_norm
         and not (reading.adjacent_linear and network.before_neighbours)
-        and not reading.strided
-        and (reading.activation, reading.pooling) == ("relu", "max")
+        and not (reading.reused and network.reused)
+        and not (reading.bare_shortcuts and network.bare_blocks)
+        and not (reading.resized_last and network.open_upsamplings())
+        and set(reading.strides) == {2}
+        and set(reading.dilations) == {1}
+        and all(getattr(reading, name) == getattr(Reading, name) for name in _NO_OPTIONS)
         and (reading.order == "norm-activation" or not any(u.norm for u in network.units))
         and not (reading.resize == "linear" and reading.align_corners)
         and (reading.fit != "up")

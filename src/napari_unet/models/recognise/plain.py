@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_unet.models.assumptions import YOU, with_told
+from napari_unet.models.recognise.answering import answered, open_questions, sentences
 from napari_unet.models.recognise.choosing import first_reading, likeliest
+from napari_unet.models.recognise.lacking import oddities, refuse_partial
 from napari_unet.models.recognise.layers import natural_order
+from napari_unet.models.recognise.modules import rearranged
 from napari_unet.models.recognise.network import Network
-from napari_unet.models.recognise.questions import QUESTIONS, answered, open_questions, sentences
+from napari_unet.models.recognise.questions import QUESTIONS
 from napari_unet.models.recognise.readings import find_family
 from napari_unet.models.recognise.refusing import (
     first_damage,
     refuse_gaps,
-    refuse_partial,
     refuse_several_heads,
 )
-from napari_unet.models.recognise.search import Search, Step
-from napari_unet.models.recognise.units import Unit, make_units
+from napari_unet.models.recognise.search import Search
+from napari_unet.models.recognise.squeezing import with_linear_as_pointwise
+from napari_unet.models.recognise.units import make_units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from napari_unet.models.found import Found
     from napari_unet.models.recognise.layers import Layer, Layers
     from napari_unet.models.recognise.readings import Family, Reading
+    from napari_unet.models.recognise.steps import Step
 
 _FEWEST_UNITS = 4
 _UNKNOWN_KINDS = ("linear", "other")
@@ -50,6 +53,7 @@ def recognise_plain(layers: Layers) -> list[Found] | None:
     ModelError
         If they are, but some are missing.
     """
+    layers = with_linear_as_pointwise(layers)
     if layers.spatial_dims not in (2, 3) or any(layer.kind in _UNKNOWN_KINDS for layer in layers):
         return None
     if first_damage(layers):
@@ -60,6 +64,9 @@ def recognise_plain(layers: Layers) -> list[Found] | None:
     if steps is None:
         return None
     network = Network(steps, layers.spatial_dims)
+    read = {layer for unit in network.units for layer in unit.layers}
+    if any(layer not in read for layer in layers):
+        return None
     family = find_family(layers)
     refuse_partial(network, family)
     first = first_reading(network, family)
@@ -83,53 +90,13 @@ def find_steps(layers: Layers) -> list[Step] | None:
     steps = _assemble(layers)
     if steps is None and by_name != list(layers):
         steps = _assemble(by_name)  # a file may be in no order at all
-    return steps and _with_bare_shortcuts(steps)
+    return steps and rearranged(steps)
 
 
 def _assemble(layers: Iterable[Layer]) -> list[Step] | None:
     """Put layers together to a U-Net, in the order in which they are given if that fits."""
     units, rest = make_units(layers)
     return None if rest or len(units) < _FEWEST_UNITS else Search(units).run()
-
-
-def _with_bare_shortcuts(steps: list[Step]) -> list[Step]:
-    """Make blocks residual whose shortcut has no weights, if their likes have one."""
-    patterns = {
-        (_pattern(step.units[0]), len(step.units)) for step in steps if step.kind == "residual"
-    }
-    result: list[Step] = []
-    at = 0
-    while at < len(steps):
-        length = next(
-            (count for pattern, count in patterns if _is_block(steps, at, count, pattern)), 0
-        )
-        if length:
-            units = tuple(step.units[0] for step in steps[at : at + length])
-            result.append(Step("residual", units))
-        else:
-            result.append(steps[at])
-        at += length or 1
-    return result
-
-
-def _pattern(unit: Unit) -> str:
-    """Return the name of a unit's module, whatever its numbers."""
-    return re.sub(r"\d+", "#", unit.conv.parent)
-
-
-def _is_block(steps: Sequence[Step], at: int, count: int, pattern: str) -> bool:
-    """Say whether some units stand in one module like that of a residual block."""
-    block = steps[at : at + count]
-    if len(block) < count or any(step.kind != "unit" for step in block):
-        return False
-    units = [step.units[0] for step in block]
-    same_module = len({unit.conv.parent for unit in units}) == 1 and bool(units[0].conv.parent)
-    return (
-        same_module
-        and _pattern(units[0]) == pattern
-        and units[0].wide == units[-1].narrow
-        and block[-1] is not steps[-1]
-    )
 
 
 def _found(
@@ -146,6 +113,7 @@ def _found(
     assumed = {
         topic: text for topic, text in sentences(network, reading).items() if topic not in topics
     }
+    assumed |= oddities(network)
     if "activation" not in card:
         card["activation"] = "sigmoid" if network.classes == 1 else "softmax"
         assumed["activation"] = (

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_unet.models.recognise.layers import Layer
     from napari_unet.models.recognise.network import Network
     from napari_unet.models.recognise.readings import Reading
-    from napari_unet.models.recognise.search import Step
+    from napari_unet.models.recognise.steps import Step
     from napari_unet.models.recognise.units import Unit
     from napari_unet.network.graph import Sides, Sizes
 
@@ -33,23 +33,34 @@ class Reader:
         self._normed = set(network.blocks)
         """Convolutions that a norm without tensors would follow."""
         self._stride: Sizes | None = None
+        blocks, dilations = network.blocks, reading.dilations
+        dilations = dilations * (len(blocks) if len(dilations) == 1 else 1)
+        self._dilations = {
+            unit.conv: dilation for unit, dilation in zip(blocks, dilations, strict=True)
+        }
 
     def draw(self) -> Drawing:
         """Draw all steps."""
         x, skip, skips = IMAGE, "", []
-        scales_down, scales_up = list(self._network.scales), list(self._network.scales)
-        for step in self._network.steps:
+        waiting: Unit | None = None  # of the last level, until its skip is taken
+        scales_down = self._network.scales(self._reading)[::-1]
+        scales_up = self._network.scales(self._reading)
+        steps = self._network.read_steps(self._reading)
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
             if step.kind == "unit":
-                x = self._unit(x, step.units[0])
+                is_skip = following is not None and following.kind == "down"
+                waiting = step.units[0] if is_skip and self._reading.squeezed == "skip" else None
+                x = self._plain_unit(x, waiting) if waiting else self._unit(x, step.units[0])
             elif step.kind == "residual":
                 x = self._residual(x, step)
             elif step.kind == "down":
-                skips.append(x)
+                skips.append(self._squeezed(x, waiting) if waiting else x)
                 x = self._down(x, step, scales_down.pop())
             elif step.kind == "up":
                 skip = skips.pop()
-                x = self._up(x, step, scales_up.pop(0))
-                if self._reading.skips:
+                x = self._up(x, step, scales_up.pop())
+                joins = following is not None and following.kind in ("join", "gate")
+                if self._reading.skips and joins:
                     x, skip = self._fitted(x, skip)
             elif step.kind == "gate":
                 skip = self._gate(x, skip, step)
@@ -60,13 +71,25 @@ class Reader:
             else:
                 inputs = (skip, x) if self._reading.skip_first else (x, skip)
                 x = self._drawing.join("concatenate", *inputs)
+        if self._reading.input_added:
+            self._drawing.join("add", x, IMAGE)
         return self._drawing
 
     def _unit(self, x: str, unit: Unit, *, active: bool = True) -> str:
         """Draw a convolution with its norm and activation."""
+        return self._squeezed(self._plain_unit(x, unit, active=active), unit)
+
+    def _plain_unit(self, x: str, unit: Unit, *, active: bool = True) -> str:
+        """Draw a convolution with its norm and activation, and no more."""
         active = active and unit is not self._network.head
         if self._reading.adjacent_linear and unit in self._network.before_neighbours:
             active = False
+        if unit is self._network.steps[0].units[0]:
+            active = active and (self._reading.active_stem or not self._network.has_bare_stem())
+        if self._reading.strided and unit in self._network.own_downs:
+            active = self._network.is_active_down(unit, self._reading)
+        if self._reading.reused and unit in self._network.reused:
+            unit = self._network.reused[unit]
         if unit.norm is not None and unit.norm_first:
             x = self._norm(x, unit.norm)
             if unit.gap:
@@ -106,9 +129,30 @@ class Reader:
 
     def _convolution(self, x: str, conv: Layer) -> str:
         """Draw a convolution that keeps the size, or does not pad, or halves the size."""
-        padding = same(conv.kernel) if self._reading.padded else None
+        dilation = self._dilations.get(conv, 1)
+        padding = same(conv.kernel, dilation) if self._reading.padded else None
         stride, self._stride = self._stride, None
-        return self._drawing.convolution(x, conv, stride=stride, padding=_none_if_zero(padding))
+        return self._drawing.convolution(
+            x,
+            conv,
+            stride=stride,
+            padding=_none_if_zero(padding),
+            padding_mode=self._reading.padding_mode,
+            dilation=dilation,
+        )
+
+    def _squeezed(self, x: str, unit: Unit) -> str:
+        """Draw how channels are weighed by their means, and pixels by their channels."""
+        if not unit.squeeze:
+            return x
+        reduce, expand, *spatial = unit.squeeze
+        seen = self._drawing.convolution(self._drawing.global_average(x), reduce)
+        seen = self._drawing.convolution(self._drawing.activation(seen, "relu"), expand)
+        y = self._drawing.join("multiply", x, self._drawing.activation(seen, "sigmoid"))
+        for layer in spatial:
+            weight = self._drawing.activation(self._drawing.convolution(x, layer), "sigmoid")
+            y = self._drawing.join("add", y, self._drawing.join("multiply", x, weight))
+        return y
 
     def _residual(self, x: str, step: Step) -> str:
         """Draw a block with its shortcut."""
@@ -116,25 +160,37 @@ class Reader:
         *before, last = step.units
         for unit in before:
             y = self._unit(y, unit)
-        end = self._reading.residual_end
-        y = self._unit(y, last, active=end == "before" and not last.norm_first)
+        end, late = self._reading.residual_end, self._reading.squeezed == "sum"
+        y = self._plain_unit(y, last, active=end == "before" and not last.norm_first)
+        y = y if late else self._squeezed(y, last)
         if step.shortcut is not None:
             self._stride = stride
-            x = self._unit(x, step.shortcut, active=False)
+            x = self._plain_unit(x, step.shortcut, active=False)
+            y = y if late else self._squeezed(y, step.shortcut)
         joined = self._drawing.join("add", y, x)
         is_active = end == "after" and not last.norm_first
-        return self._activation(joined, last) if is_active else joined
+        joined = self._activation(joined, last) if is_active else joined
+        if late:
+            joined = self._squeezed(joined, last)
+            joined = self._squeezed(joined, step.shortcut) if step.shortcut else joined
+        return joined
 
     def _down(self, x: str, step: Step, scale: Sizes) -> str:
         """Draw what halves the size."""
         if step.units:
             unit = step.units[0]
-            self._stride = tuple(min(size, 2) for size in unit.kernel)
-            y = self._drawing.convolution(x, unit.conv, stride=self._stride)
-            self._stride = None
+            strides = tuple(map(min, unit.kernel, scale))
+            padding = tuple(
+                ((size - stride + 1) // 2,) * 2
+                for size, stride in zip(unit.kernel, strides, strict=True)
+            )
+            y = self._drawing.convolution(
+                x, unit.conv, stride=strides, padding=_none_if_zero(padding)
+            )
             if unit.norm is not None:
                 y = self._norm(y, unit.norm)
-            return self._activation(y, unit) if unit.norm or unit.prelu else y
+            is_active = self._network.is_active_down(unit, self._reading)
+            return self._activation(y, unit) if is_active else y
         if self._reading.strided:
             self._stride = scale
             return x
@@ -143,19 +199,28 @@ class Reader:
     def _up(self, x: str, step: Step, scale: Sizes) -> str:
         """Draw what doubles the size."""
         unit = step.units[0] if step.units else None
-        if unit is not None and step.transposed:
+        if unit is None:
+            return self._resized(x, scale)
+        last = self._reading.resized_last and unit in self._network.open_upsamplings()
+        if step.transposed:
             x = self._drawing.transposed(x, unit.conv, scale, _crop(unit.kernel, scale))
         else:
-            x = self._drawing.resize(
-                x, self._reading.resize, scale, align_corners=self._reading.align_corners
+            x = self._drawing.convolution(
+                x if last else self._resized(x, scale),
+                unit.conv,
+                padding=_none_if_zero(same(unit.kernel)),
+                padding_mode=self._reading.padding_mode,
             )
-        if unit is None:
-            return x
-        if not step.transposed:
-            x = self._drawing.convolution(x, unit.conv, padding=_none_if_zero(same(unit.kernel)))
         if unit.norm is not None:
             x = self._norm(x, unit.norm)
-        return self._activation(x, unit) if self._network.is_active_up(step, self._reading) else x
+        if unit is not self._network.head and self._network.is_active_up(step, self._reading):
+            x = self._activation(x, unit)
+        return self._resized(x, scale) if last else x
+
+    def _resized(self, x: str, scale: Sizes) -> str:
+        """Draw what makes the features larger without weights."""
+        reading = self._reading
+        return self._drawing.resize(x, reading.resize, scale, align_corners=reading.align_corners)
 
     def _fitted(self, x: str, skip: str) -> tuple[str, str]:
         """Draw what brings both sides of a join to the same size."""
@@ -181,7 +246,7 @@ def usual_slope(kind: str, slope: float | None) -> float:
     """Return the slope below 0 of an activation, or alpha of ELU, as PyTorch has it if not told."""
     if slope is not None:
         return slope
-    return 1.0 if kind == "elu" else 0.01
+    return 1.0 if kind in ("elu", "celu") else 0.01
 
 
 def _none_if_zero(sides: Sides | None) -> Sides | None:

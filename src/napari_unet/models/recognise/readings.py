@@ -27,9 +27,17 @@ class Reading:
     pooling: Literal["max", "average"] = "max"
     strided: bool = False
     """Whether the first convolution of a level halves the size, instead of a pooling."""
-    resize: Literal["nearest", "linear"] = "linear"
+    active_stem: bool = True
+    """Whether an activation follows a first convolution that stands alone before blocks."""
+    active_down: bool | None = None
+    """Whether an activation follows a convolution that halves the size; None: as names tell."""
+    strides: tuple[int, ...] = (2,)
+    """How many times smaller each level is than the one above it, the image's first."""
+    resize: Literal["nearest", "linear", "cubic"] = "linear"
     align_corners: bool = False
-    norm: Literal["instance", "group"] = "instance"
+    resized_last: bool = False
+    """Whether the convolution of an upsampling stands before what doubles the size."""
+    norm: Literal["instance", "group", "layer"] = "instance"
     """What a norm is that has weights but no statistics."""
     groups: int = 8
     bare_norm: bool = False
@@ -42,6 +50,17 @@ class Reading:
     """Where the last activation of a block with a shortcut stands: after the sum or before it."""
     active_up: bool | None = None
     """Whether an activation follows the upsampling's convolution; None: as its norm tells."""
+    reused: bool = True
+    """Whether the one norm or the one PReLU of a module serves each of its convolutions."""
+    squeezed: Literal["block", "sum", "skip"] = "block"
+    """What is weighed channel by channel: a block before its sum, after it, or its skip alone."""
+    bare_shortcuts: bool = False
+    """Whether a shortcut without tensors leads past the convolutions of a module."""
+    dilations: tuple[int, ...] = (1,)
+    """Of the convolutions of the levels; one stands for all."""
+    padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros"
+    input_added: bool = False
+    """Whether the image is added to the answer."""
     adjacent_linear: bool = False
     """Whether nothing stands between convolutions that are neighbours in a numbered sequence."""
     known: frozenset[str] = frozenset()
@@ -66,8 +85,22 @@ class Family:
     def reading(self) -> Reading:
         """Return the published network's reading."""
         told = dict(self.told)
-        return Reading(family=self.name, known=frozenset(told), **told)
+        return Reading(family=self.name, known=frozenset(told) | _AS_USUAL, **told)
 
+
+_AS_USUAL = frozenset(
+    (
+        "eps",
+        "active_stem",
+        "padding_mode",
+        "dilations",
+        "strides",
+        "input_added",
+        "bare_shortcuts",
+        "resized_last",
+    )
+)
+"""What all of the published networks do as a reading has it if nothing is told."""
 
 FAMILIES = (
     Family(
@@ -134,6 +167,7 @@ FAMILIES = (
         (
             ("skip_first", True),
             ("resize", "nearest"),
+            ("active_up", True),
             ("padded", True),
             ("activation", "relu"),
             ("pooling", "max"),

@@ -13,12 +13,9 @@ from napari_unet.models.recognise.search import Search
 from napari_unet.models.recognise.units import make_units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from napari_unet.models.recognise.layers import Layer, Layers
-    from napari_unet.models.recognise.network import Network
-    from napari_unet.models.recognise.readings import Family
-    from napari_unet.models.recognise.units import Unit
 
 _OTHER_NETWORKS = (
     (r"roi_heads|rpn\.|box_predictor|mask_predictor|anchor|bbox|\.dfl\.", "a network that detects"),
@@ -56,13 +53,17 @@ _LOOKALIKES = (
     ("a UNet++", (r"(conv|X|x)_?0_0\b", r"(conv|X|x)_?0_1\b", r"(conv|X|x)_?0_2\b")),
     ("a UNet 3+", (r"h1_PT_hd4_conv\.",)),
     ("a U2-Net", (r"stage1\.rebnconvin\.", r"side1\.")),
+    (
+        "a generator of pix2pix or CycleGAN",
+        (r"(model\.)?model\.0\.", r"(model\.)?model\.1\.model\.(1|3)\."),
+    ),
     ("an R2U-Net", (r"(R|r)?RCNN1\.RCNN\.",)),
     ("a network of Cellpose", (r"downsample\.down\.", r"upsample\.up\.", r"make_style|output\.")),
 )
-_FEWEST_LIKES = 3
 _MOST_NAMED = 6
 _ASK = "Ask for the weights of a U-Net."
-_WHOLE = "Get the file again, or ask the sender for the whole state dict."
+WHOLE = "Get the file again, or ask the sender for the whole state dict."
+"""What to do about weights that are not complete."""
 
 
 def why_not(layers: Layers) -> str:
@@ -130,7 +131,7 @@ def first_damage(layers: Layers) -> str | None:
                 return (
                     f"The weights do not fit together: {layer.name}.bias has the shape "
                     f"{tuple(bias.shape)}, {layer.name}.weight {tuple(layer.weight.shape)}. "
-                    f"{_WHOLE}"
+                    f"{WHOLE}"
                 )
         odd = _damaged_norm(layer, layers)
         if odd:
@@ -144,7 +145,7 @@ def _damaged_norm(layer: Layer, layers: Layers) -> str | None:
     vectors = {role: tuple(tensor.shape) for role, tensor in layer.tensors.items()}
     if layer.kind == "norm" and len(set(vectors.values())) > 1:
         shapes = ", ".join(f"{role} {shape}" for role, shape in vectors.items())
-        return f"The weights do not fit together: {layer.name} has {shapes}. {_WHOLE}"
+        return f"The weights do not fit together: {layer.name} has {shapes}. {WHOLE}"
     if layer.kind not in ("norm", "prelu", "other") or layer.name in roles:
         return None
     likes = Counter(frozenset(norm.tensors) for norm in layers.of_kind("norm"))
@@ -156,7 +157,7 @@ def _damaged_norm(layer: Layer, layers: Layers) -> str | None:
     if missing and count > 1 and (layer.kind != "prelu" or "running_mean" in roles):
         return (
             f"The weights are not complete: {layer.name}.{missing[0]} is missing, though "
-            f"{layer.name}.{next(iter(roles))} is there. {_WHOLE}"
+            f"{layer.name}.{next(iter(roles))} is there. {WHOLE}"
         )
     return None
 
@@ -167,7 +168,7 @@ def _where_it_ends(layers: Layers) -> str:
     if rest:
         return (
             f"The weights do not fit together: {rest[0].name} has {rest[0].weight.numel()} "
-            f"channels, which no convolution beside it gives. {_WHOLE}"
+            f"channels, which no convolution beside it gives. {WHOLE}"
         )
     orphans = find_orphans(units)
     if orphans:
@@ -282,7 +283,7 @@ def refuse_gaps(layers: Layers) -> None:
                 name = f"{start}.{one + 1}"
                 raise ModelError(
                     f"The weights are not complete: {name} is missing, though {start}.{one} and "
-                    f"{start}.{other}, which are alike, are there. {_WHOLE}"
+                    f"{start}.{other}, which are alike, are there. {WHOLE}"
                 )
 
 
@@ -313,92 +314,3 @@ def _conv_of(members: Sequence[Layer], place: int) -> Layer | None:
 def _listed(names: Sequence[str]) -> str:
     """Write names one after the other, the last after an and."""
     return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def refuse_partial(network: Network, family: Family | None) -> None:
-    """Raise if tensors are missing that their likes have.
-
-    Parameters
-    ----------
-    network : Network
-        What the tensors were recognised as.
-    family : Family or None
-        The published network whose names they have; all of its levels are alike.
-
-    Raises
-    ------
-    ModelError
-        If a convolution lacks bias or norm, or a level lacks a convolution.
-    """
-    blocks, head = network.blocks, network.head
-    _refuse_odd(blocks, "bias", family)
-    _refuse_odd(blocks if family else blocks[1:], "norm", family)  # the first may do without one
-    _refuse_odd([step.units[0] for step in network.ups() if step.units], "bias", family)
-    gates = [unit for step in network.steps if step.kind == "gate" for unit in step.units]
-    _refuse_odd(gates, "bias", None)
-    _refuse_odd(gates, "norm", None)
-    rest = [unit.conv.has_bias for unit in network.units if unit is not head]
-    if not head.conv.has_bias and (family is not None or all(rest)):
-        raise ModelError(f"The weights are not complete: {head.name}.bias is missing. {_WHOLE}")
-    modules: dict[str, dict[str, set[str]]] = {}
-    for unit in (unit for unit in network.units if unit is not network.head):
-        parent = unit.conv.parent
-        if parent:
-            pattern = re.sub(r"\d+", "#", parent)
-            modules.setdefault(pattern, {}).setdefault(parent, set()).add(unit.name[len(parent) :])
-    shortcuts = {step.shortcut.name for step in network.steps if step.shortcut}
-    for likes in modules.values():
-        _refuse_headless(likes)
-        _refuse_incomplete(likes, shortcuts, all_alike=family is not None)
-
-
-def _refuse_odd(units: Sequence[Unit], what: str, family: Family | None) -> None:
-    """Raise if a few convolutions lack the bias or the norm that their likes have."""
-    groups: dict[str, list[Unit]] = {}
-    for unit in units:
-        pattern = "" if family else re.sub(r"\d+", "#", unit.name)
-        groups.setdefault(pattern, []).append(unit)
-    for likes in groups.values():
-        having = [unit.conv.has_bias if what == "bias" else unit.norm is not None for unit in likes]
-        if len(likes) >= _FEWEST_LIKES and 0 < having.count(False) < len(likes) / 2:
-            lacking = likes[having.index(False)]
-            raise ModelError(
-                f"The weights are not complete: {lacking.name} has no {what}, its "
-                f"{having.count(True)} likes have one. {_WHOLE}"
-            )
-
-
-def _refuse_incomplete(
-    likes: dict[str, set[str]], shortcuts: Iterable[str], *, all_alike: bool
-) -> None:
-    """Raise if a single module lacks a convolution that all of its likes have."""
-    if len(likes) < _FEWEST_LIKES:
-        return
-    counts = Counter(frozenset(children) for children in likes.values())
-    usual, count = counts.most_common(1)[0]
-    if count != len(likes) - 1:
-        return
-    names = list(likes)
-    name = next(name for name in names if likes[name] != usual)
-    missing = sorted(usual - likes[name])
-    optional = {shortcut.removeprefix(other) for shortcut in shortcuts for other in names}
-    if not missing or set(missing) <= optional:
-        return
-    if all_alike or name not in (names[0], names[-1]):
-        raise ModelError(
-            f"The weights are not complete: {name}{missing[0]} is missing, which {count} modules "
-            f"of its kind have. {_WHOLE}"
-        )
-
-
-def _refuse_headless(likes: dict[str, set[str]]) -> None:
-    """Raise if a sequence lacks the convolution that stands first in those built like it."""
-    for name, children in likes.items():
-        numbers = {child: int(child[1:]) for child in children if child[1:].isdecimal()}
-        for other, usual in likes.items():
-            first = min(usual, key=lambda child: int(child[1:]) if child[1:].isdecimal() else 0)
-            if len(numbers) == len(children) and children < usual and first not in children:
-                raise ModelError(
-                    f"The weights are not complete: {name}{first} is missing, though "
-                    f"{other}{first} is there. {_WHOLE}"
-                )

@@ -12,57 +12,40 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from dataclasses import dataclass
-from itertools import count, pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
 
+from napari_unet.models.recognise.divisions import Divisions
 from napari_unet.models.recognise.heads import find_orphans
-from napari_unet.models.recognise.units import Unit, common_starts
+from napari_unet.models.recognise.modules import named_halving
+from napari_unet.models.recognise.parts import (
+    Block,
+    find_blocks,
+    find_gates,
+    find_halving,
+    find_modules,
+    find_upsamplings,
+)
+from napari_unet.models.recognise.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from napari_unet.models.recognise.units import Unit
 
 _MOST_STATES = 40_000
 _MOST_MOVES = 200_000  # from all states together
 _MORE_STATES = 3_000  # looked at after a way was found, for a better one
 _HOPE = 0.3  # what each unit that is still to be used is thought to cost
 _MOST_LEVELS = 8
-_LARGEST_UP_KERNEL = 6
-_LARGEST_DOWN_KERNEL = 4
+_IMAGE = 0  # of a skip that nothing joins: that of the image itself
 _JUMP = (0.6, 1.3, 3.0)  # by how well names divide there
 _JUMP_ON = 0.4  # to what follows units that are used already
 _ODD_NAME = 0.8  # for up1 that is part of a level when up2 was an upsampling
 _OTHER_NAME = 0.4  # for convolutions of one level that are not called alike
 _ACROSS = 0.7  # to stay on a level where the names divide
+_NO_WIDER = 0.5  # for a level that is no wider than the one above it
 _UNEVEN = 0.3  # for each convolution that a level has more or fewer than the one before
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Something that is done with the features."""
-
-    kind: Literal["unit", "residual", "down", "up", "gate", "join"]
-    units: tuple[Unit, ...] = ()
-    """What computes: of residual the main path; of up at most one; of gate three: of the features
-    from below, of the skip, and of their sum."""
-    shortcut: Unit | None = None
-    transposed: bool = False
-    how: Literal["concatenate", "add"] = "concatenate"
-
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """What keeps the size of the features."""
-
-    wide: int
-    narrow: int
-    mask: int
-    """One bit per unit."""
-    first: int
-    """Place of its first unit in the file."""
-    final: int
-    step: Step
-    cost: float = 0.0
 
 
 class _State(NamedTuple):
@@ -105,23 +88,17 @@ class Search:
         self._units = list(units)
         self.furthest = (0, -1, 0)
         self._all = (1 << len(self._units)) - 1
-        self._common = common_starts([unit.name for unit in self._units])
-        patterns = [re.sub(r"\d+", "#", unit.name) for unit in self._units]
-        self._kinds = [patterns.index(pattern) for pattern in patterns]
-        self._gates = list(self._find_gates())
-        self._strengths = [self._measure(place) for place in range(len(self._units) + 1)]
-        self._halving = [
-            unit
-            for unit in self._units
-            if not unit.keeps_size
-            and unit.may_be_plain
-            and max(unit.kernel) <= _LARGEST_DOWN_KERNEL
-        ]
+        modules = find_modules(self._units)
+        self._divisions = Divisions(self._units, [module.units for module in modules])
+        self._kinds = self._divisions.kinds
+        self._gates = list(find_gates(self._units))
+        self._halving = find_halving(self._units)
+        self._named_halving = named_halving(self._units)
         self._growing: dict[int, list[tuple[int, int, float, Step]]] = {}
-        for channels, narrow, used, cost, step in self._find_upsamplings():
+        for channels, narrow, used, cost, step in find_upsamplings(self._units, self._divisions):
             self._growing.setdefault(channels, []).append((narrow, used, cost, step))
-        self._reading: dict[int, list[_Block]] = {}
-        for block in self._find_blocks():
+        self._reading: dict[int, list[Block]] = {}
+        for block in find_blocks(self._units, self._divisions, modules):
             self._reading.setdefault(block.wide, []).append(block)
 
     def may_gate(self) -> set[Unit]:
@@ -156,7 +133,7 @@ class Search:
             left -= 1
             if state.used.bit_count() > self.furthest[0].bit_count():
                 self.furthest = (state.used, state.last, state.channels)
-            if self._is_whole(state) and came[state][1][-1].kind == "unit":
+            if self._is_whole(state) and _may_end(came[state][1][-1]):
                 found, bound, left = self._way(state, came), cost, min(left, _MORE_STATES)
                 continue
             for extra, following, steps in self._moves(state):
@@ -219,25 +196,28 @@ class Search:
             kinds, _ = self._called((0, 0), block.first, upsampling=False)
             state = _State(block.mask, block.narrow, (), False, 1, block.final, 0, kinds)
             yield block.cost + extra, state, (block.step,)
+        for unit in self._halving:
+            extra = 1.0 if unit.place == 0 else 1.0 + _JUMP[1]
+            state = _State(1 << unit.place, unit.narrow, (_IMAGE,), False, 0, unit.place, 0)
+            yield extra, state, (Step("down", (unit,)),)
 
     def _moves(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give each step that may follow."""
         may_go_down = not state.up and state.here and len(state.skips) < _MOST_LEVELS
         for block in self._blocks(state.channels, state.used):
             used = state.used | block.mask
-            strength = self._strength(block.first)
+            strength = self._divisions.strength(block.first)
             cost = block.cost + self._jump(state.last, block.first, state.used)
             kinds, odd = self._called(state.kinds, block.first, upsampling=False)
             if used != self._all:  # the last convolution stands apart
                 cost += odd
             along = cost
             if used != self._all and state.here:
-                along += _ACROSS if strength == 0 else 0.0
-                along += _OTHER_NAME if self._kinds[block.first] != self._kinds[state.last] else 0.0
+                along += self._strangeness(state, block)
             if not state.up and block.narrow > block.wide and state.here:
                 along += 0.5
             if state.up and not state.here:
-                along += strength
+                along += self._divisions.bond(block.first)
             following = _State(
                 used,
                 block.narrow,
@@ -253,16 +233,27 @@ class Search:
             if may_go_down:
                 down = cost + strength + self._uneven(state)
                 if block.narrow <= block.wide:  # levels are mostly wider, the deeper
-                    down += (0.5 if block.narrow == block.wide else 1.5) if strength else 0.1
+                    down += (0.5 if block.narrow == block.wide else 1.5) if strength else _NO_WIDER
                 skips = (*state.skips, state.channels)
                 following = _State(
                     used, block.narrow, skips, False, 1, block.final, state.here, kinds
                 )
                 yield down, following, (Step("down"), block.step)
-        if may_go_down:
+        if not state.up and len(state.skips) < _MOST_LEVELS:
             yield from self._strided(state)
-        if state.skips and state.here:
+        if state.skips:
             yield from self._ups(state)
+
+    def _strangeness(self, state: _State, block: Block) -> float:
+        """Say what it costs to stay on a level with a block that is called otherwise."""
+        if self._kinds[block.first] == self._kinds[state.last]:
+            return _ACROSS if self._divisions.bond(block.first) == 0 else 0.0
+        is_first = state.here == 1 and not state.up
+        if is_first and state.skips and self._units[state.last] in self._named_halving:
+            return 0.0  # behind what made the level smaller
+        cost = _ACROSS if self._divisions.bond(block.first) == 0 else 0.0
+        is_stem = is_first and not state.skips and self._kinds.count(self._kinds[state.last]) == 1
+        return cost if is_stem else cost + _OTHER_NAME
 
     def _strided(self, state: _State) -> Iterator[tuple[float, _State, tuple[Step, ...]]]:
         """Give the convolutions of even kernel that may halve the size."""
@@ -291,10 +282,19 @@ class Search:
         for cost, narrow, used, last, step in self._upsamplings(state):
             skip, kinds, odd = state.skips[-1], state.kinds, 0.0
             way_up = _way_up(step)
-            if state.way_up not in ("", way_up):
+            if state.way_up not in ("", way_up) and skip != _IMAGE:
                 continue  # all levels double the size alike
+            if not state.here and not (step.transposed and not step.units[0].keeps_size):
+                continue
             if step.units:
                 kinds, odd = self._called(kinds, last, upsampling=True)
+            if skip == _IMAGE:
+                following = _State(
+                    state.used | used, narrow, state.skips[:-1], True, 0, last, state.here, kinds,
+                    way_up,
+                )  # fmt: skip
+                yield cost + odd, following, (step,)
+                continue
             gates: list[tuple[float, int, int, tuple[Step, ...]]] = [(0.0, 0, last, ())]
             gates += self._gated(state.used | used, last, narrow, skip)
             for gate_cost, gate_used, gate_last, gate in gates:
@@ -304,8 +304,8 @@ class Search:
                     (Step("join", how="concatenate"), narrow + skip, 0.0),
                     (Step("join", how="add"), skip if may_add else 0, 2.0),
                 ):
-                    if next(self._blocks(channels, mask), None) is None:
-                        continue  # nothing could read it
+                    if not self._is_read(channels, mask):
+                        continue
                     following = _State(
                         mask,
                         channels,
@@ -333,22 +333,6 @@ class Search:
                 cost = extra + uneven + self._jump(state.last, place, state.used)
                 yield cost, narrow, used, place, step
 
-    def _find_upsamplings(self) -> Iterator[tuple[int, int, int, float, Step]]:
-        """Find what may double the size: (channels in, out, used, cost, step)."""
-        for unit in self._units:
-            if max(unit.kernel) > _LARGEST_UP_KERNEL:
-                continue
-            first, second = unit.conv.sizes
-            used, even = 1 << unit.place, not unit.keeps_size
-            if unit.may_be_transposed:
-                cost = 0.0 if even or first != second else 0.5
-                yield first, second, used, cost, Step("up", (unit,), transposed=True)
-            if unit.may_be_plain:
-                cost = 0.5 if even and first == second else 0.0
-                if max(unit.kernel) > 2:
-                    cost += (0.0, 0.3, 2.0)[self._strength(unit.place)]
-                yield second, first, used, cost, Step("up", (unit,))
-
     def _gated(
         self, used: int, last: int, below: int, skip: int
     ) -> list[tuple[float, int, int, tuple[Step, ...]]]:
@@ -364,24 +348,16 @@ class Search:
             fitting.append((max(cost, 0.0), mask, attention.place, (step,)))
         return fitting
 
-    def _find_blocks(self) -> Iterator[_Block]:
-        """Find what keeps the size: single convolutions, and those with a shortcut."""
-        for unit in self._units:
-            if unit.keeps_size and unit.may_be_plain:
-                step = Step("unit", (unit,))
-                yield _Block(unit.wide, unit.narrow, 1 << unit.place, unit.place, unit.place, step)
-        for main, shortcut in self._find_residuals():
-            first = min(main[0].place, shortcut.place)
-            final = max(main[-1].place, shortcut.place)
-            mask = sum(1 << unit.place for unit in (*main, shortcut))
-            step = Step("residual", main, shortcut)
-            cost = self._torn(first, final) + (0.0 if _is_named_shortcut(shortcut) else 0.6)
-            cost += 1.0 if len(main) == 1 else 0.0
-            yield _Block(main[0].wide, main[-1].narrow, mask, first, final, step, cost)
-
-    def _blocks(self, channels: int, used: int) -> Iterator[_Block]:
+    def _blocks(self, channels: int, used: int) -> Iterator[Block]:
         """Give the blocks that read features of a width and are not used yet."""
         return (block for block in self._reading.get(channels, ()) if not used & block.mask)
+
+    def _is_read(self, channels: int, used: int) -> bool:
+        """Say whether anything that is left reads features of a width."""
+        if next(self._blocks(channels, used), None) is not None:
+            return True
+        ups = self._growing.get(channels, ())
+        return any(step.transposed and not mask & used for _, mask, _, step in ups)
 
     def _called(
         self, kinds: tuple[int, int], place: int, *, upsampling: bool
@@ -393,68 +369,23 @@ class Search:
         noted = (kinds[0], mine | bit) if upsampling else (mine | bit, kinds[1])
         return noted, cost
 
-    def _torn(self, first: int, final: int) -> float:
-        """Say what it costs that names bind units to others more than to each other."""
-        inside = min(self._common[first:final])
-        outside = [self._common[at] for at in (first - 1, final) if 0 <= at < len(self._common)]
-        return 2.0 if inside < max(outside, default=0) else 0.0
-
     def _jump(self, last: int | None, place: int, used: int) -> float:
         """Say what it costs not to follow the order of the file."""
         if last is None or place == last + 1:
             return 0.0
         if place and used >> (place - 1) & 1:
             return _JUMP_ON
-        return _JUMP[self._strength(place)]
-
-    def _strength(self, place: int) -> int:
-        """Say how well names divide before a unit, as measured once."""
-        return self._strengths[place]
-
-    def _measure(self, place: int) -> int:
-        """Say how well names divide before a unit: 0 well, 1 they do not tell, 2 not at all."""
-        if not 0 < place < len(self._units):
-            return 0
-        here = self._common[place - 1]
-        beside = [self._common[at] for at in (place - 2, place) if 0 <= at < len(self._common)]
-        if any(here < other for other in beside):
-            return 0
-        return 2 if beside and all(here > other for other in beside) else 1
+        return _JUMP[self._divisions.bond(place)]
 
     @staticmethod
     def _uneven(state: _State) -> float:
         """Say what it costs that a level has more or fewer blocks than the one before."""
         return _UNEVEN * abs(state.here - state.before) if state.before else 0.0
 
-    def _find_gates(self) -> Iterator[tuple[Unit, Unit, Unit]]:
-        """Find triples of 1x1 convolutions: two into the same width, and one from it to one."""
-        for one, other, attention in zip(
-            self._units, self._units[1:], self._units[2:], strict=False
-        ):
-            pointwise = one.is_pointwise and other.is_pointwise and attention.is_pointwise
-            if not pointwise or attention.narrow != 1:
-                continue
-            if one.narrow == other.narrow == attention.wide and one.wide > 1 and other.wide > 1:
-                yield (
-                    (other, one, attention) if _is_of_skip(one, other) else (one, other, attention)
-                )
-                if one.wide != other.wide:
-                    yield (
-                        (one, other, attention)
-                        if _is_of_skip(one, other)
-                        else (other, one, attention)
-                    )
 
-    def _find_residuals(self) -> Iterator[tuple[tuple[Unit, ...], Unit]]:
-        """Find chains of convolutions with a shortcut beside them."""
-        for shortcut in self._units:
-            if not shortcut.keeps_size:
-                continue
-            for length in (2, 1, 3):
-                for start in (shortcut.place - length, shortcut.place + 1):
-                    main = self._units[start : start + length] if start >= 0 else []
-                    if len(main) == length and _is_shortcut(main, shortcut):
-                        yield tuple(main), shortcut
+def _may_end(step: Step) -> bool:
+    """Say whether a step may give the logits."""
+    return step.kind == "unit" or (step.kind == "up" and step.transposed)
 
 
 def _way_up(step: Step) -> str:
@@ -462,30 +393,3 @@ def _way_up(step: Step) -> str:
     if not step.units:
         return "resized"
     return f"{'transposed' if step.transposed else 'convolved'} {max(step.units[0].kernel)}"
-
-
-def _is_of_skip(one: Unit, other: Unit) -> bool:
-    """Say whether the first of a gate's convolutions reads the skip, as the names tell."""
-    last = [unit.name.lower().replace("weight", "").split(".") for unit in (one, other)]
-    words = [part for part in zip(*last, strict=False) if part[0] != part[1]]
-    if not words:
-        return False
-    mine, others = words[0]
-    signs = ("_x", "wx", "x", "skip", "theta", "enc", "from_skip")
-    return mine.endswith(signs) and not others.endswith(signs)
-
-
-def _is_shortcut(main: Sequence[Unit], shortcut: Unit) -> bool:
-    """Say whether a convolution may lead past others: same channels in and out."""
-    chained = all(one.narrow == other.wide for one, other in pairwise(main))
-    if not chained or not all(unit.keeps_size for unit in main):
-        return False
-    if main[0].wide != shortcut.wide or main[-1].narrow != shortcut.narrow:
-        return False
-    smaller = max(shortcut.kernel) == 1 and max(max(unit.kernel) for unit in main) > 1
-    return smaller or (_is_named_shortcut(shortcut) and len(main) > 1)
-
-
-def _is_named_shortcut(unit: Unit) -> bool:
-    """Say whether a unit is called a shortcut."""
-    return any(word in unit.name.lower() for word in ("short", "skip", "res", "identity", "proj"))

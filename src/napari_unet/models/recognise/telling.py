@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import ModelError
 from napari_unet.models.assumptions import YOU, Assumption, check_told, with_told
-from napari_unet.models.recognise.questions import QUESTIONS, SLOPED, whole_number
+from napari_unet.models.recognise.question import whole_number
+from napari_unet.models.recognise.questions import QUESTIONS
+from napari_unet.models.recognise.questions_layers import SLOPED
 from napari_unet.models.recognise.reader import dividing, usual_slope
 from napari_unet.network.graph import Activation, Graph, Norm, Pooling, Resize
 
@@ -112,7 +114,7 @@ def _value(graph: Graph, name: str) -> str | None:
     if name == "groups":
         return str(max(node.groups for node in nodes))
     if name == "upsampling":
-        return "linear-aligned" if first.align_corners else str(first.mode)
+        return f"{first.mode}-aligned" if first.align_corners else str(first.mode)
     if name in ("slope", "eps"):
         return f"{getattr(first, name):g}"
     return str(first.kind)
@@ -125,7 +127,7 @@ def _nodes(graph: Graph, name: str) -> list[Any]:
         "slope": lambda node: _is_of_layers(node) and node.kind in SLOPED,
         "norm": _is_open_norm,
         "groups": lambda node: _is_open_norm(node) and node.kind == "group",
-        "upsampling": lambda node: isinstance(node, Resize) and node.mode != "cubic",
+        "upsampling": lambda node: isinstance(node, Resize),
         "pooling": lambda node: isinstance(node, Pooling) and node.kernel == node.stride,
         "eps": lambda node: isinstance(node, Norm),
     }

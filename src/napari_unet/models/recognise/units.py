@@ -8,6 +8,8 @@ from functools import cached_property
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
+from napari_unet.models.recognise.squeezing import with_squeezes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -30,8 +32,16 @@ class Unit:
     norm_first: bool = False
     """Whether the norm stands before the convolution."""
     prelu: Layer | None = None
+    squeeze: tuple[Layer, ...] = ()
+    """What weighs the channels that it gives, by their means; a third weighs the pixels."""
     gap: bool = False
     """Whether the activation stands between convolution and norm, whichever of them is first."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All that belongs to it."""
+        beside = [layer for layer in (self.norm, self.prelu) if layer is not None]
+        return (self.conv, *beside, *self.squeeze)
 
     @property
     def name(self) -> str:
@@ -91,7 +101,7 @@ def make_units(layers: Iterable[Layer]) -> tuple[list[Unit], list[Layer]]:
     Returns
     -------
     list of Unit
-        One for each convolution, in the order of the file.
+        One for each convolution, in the order of the file, but for those that weigh channels.
     list of Layer
         Norms and prelus that belong to none.
     """
@@ -101,7 +111,7 @@ def make_units(layers: Iterable[Layer]) -> tuple[list[Unit], list[Layer]]:
     norm_first = {_kind_of_block(group) for group in groups if _must_be_norm_first(group)}
     for group in groups:
         _add_group(group, units, rest, norm_first=_kind_of_block(group) in norm_first)
-    return units, rest
+    return with_squeezes(units), rest
 
 
 def _kind_of_block(group: Sequence[Layer]) -> tuple[str, int]:
