@@ -270,7 +270,9 @@ def test_a_run_killed_at_random_moments_ends_as_if_unbroken(model, blobs, tmp_pa
     killed = in_writing = 0
     process = begin("broken")
     while killed < KILLS and process.poll() is None:
-        seen = set()  # states written by this process, as far as we see them; the first as it begins
+        seen = (
+            set()
+        )  # states written by this process, as far as we see them; the first as it begins
         before = kept.stat().st_mtime_ns if kept.exists() else 0
         wanted = chance.randint(2, 7)
         while process.poll() is None and len(seen) < wanted:
