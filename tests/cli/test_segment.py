@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_unet.arrays.metrics import evaluate
 from napari_unet.files.images import read_image
+from napari_unet.models.model import load_model
+from napari_unet.runs import fitted
 
 
 def test_segment_finds_the_objects_and_keeps_the_pixel_size(
@@ -131,3 +134,19 @@ def test_a_run_is_replayed_from_what_it_printed(run, threshold_model, images, tm
     again = run(*common, "--settings", tmp_path / "first.json", "--min-size", "44").json
     assert again["settings"]["instances"]["threshold"] == 0.7
     assert again["settings"]["instances"]["min_size"] == 44, "the command line comes first"
+
+
+def test_small_tiles_after_a_lack_of_memory_are_told_until_they_are_forgotten(
+    run, threshold_model, images, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(fitted, "_of_this_process", {})
+    monkeypatch.setattr(fitted, "user_state_path", lambda *_, **__: tmp_path / "state")
+    net = load_model(threshold_model).net
+    fitted.remember(net, torch.device("cpu"), torch.float32, 48, 1)
+    common = ("segment", images / "a.tif", images / "c.npy", "--model", threshold_model)
+    small = run(*common, "--out", tmp_path / "1", "--device", "cpu")
+    assert "Beginning with a tile of" in small.err
+    assert "--forget-tiles" in small.err
+    large = run(*common, "--out", tmp_path / "2", "--device", "cpu", "--forget-tiles")
+    assert (large.status, large.err) == (0, "")
+    assert run(*common, "--out", tmp_path / "3", "--device", "cpu").err == ""

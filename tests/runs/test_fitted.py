@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
+from napari_unet.errors import FileError
 from napari_unet.network.unet import UNet
 from napari_unet.runs import fitted
-from napari_unet.runs.fitted import recall, remember
+from napari_unet.runs.fitted import forget, recall, remember
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 
@@ -111,3 +112,21 @@ def test_the_oldest_notes_are_dropped(tiny_unet, computer, monkeypatch):
         remember(tiny_unet, CPU, FLOAT, 128, 1)
         computer["now"] += 1
     assert [key[-1] for key in json.loads(fitted._file().read_text())] == ["c", "d", "e"]
+
+
+def test_what_is_forgotten_is_not_known_to_another_process_either(tiny_unet, computer):
+    remember(tiny_unet, CPU, FLOAT, 128, 1)
+    forget()
+    assert recall(tiny_unet, CPU, FLOAT) is None
+    remember(tiny_unet, CPU, FLOAT, 128, 1)
+    assert recall(tiny_unet, CPU, FLOAT) is not None
+    start_anew()
+    forget()
+    assert recall(tiny_unet, CPU, FLOAT) is None
+    forget()  # nothing is no error
+
+
+def test_notes_that_cannot_be_removed_are_told_in_a_sentence(tiny_unet, computer):
+    fitted._file().mkdir(parents=True)
+    with pytest.raises(FileError, match=r"fitted-tiles.json cannot be removed: .+ by hand"):
+        forget()

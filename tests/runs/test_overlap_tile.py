@@ -1,5 +1,8 @@
 """The order of the tiles, what is read of an image, and memory that runs out anywhere."""
 
+import re
+from datetime import date
+
 import numpy as np
 import pytest
 import torch
@@ -242,10 +245,27 @@ def test_without_memory_for_measuring_nothing_is_measured(tiny, monkeypatch, mea
 def test_half_precision_is_near(tiny):
     image = make_image(150, 140)
     try:
-        half = Run(tiny, image, SMALL_TILES.replace(precision="half")).out
+        half = Run(tiny, image, SMALL_TILES.replace(precision="half"))
     except DeviceError:
         pytest.skip("this processor has no bfloat16")
-    assert 0 < abs(half - Run(tiny, image).out).max() < 0.05
+    difference = abs(half.out - Run(tiny, image).out)
+    assert 0 < difference.max() < 0.05
+    (line,) = half.notes
+    most, mean = map(float, re.findall(r"(\d[\d.e-]*)(?: there| on average)", line))
+    assert 0 < mean < most <= difference.max() * 1.05
+    assert mean == pytest.approx(difference.mean(), rel=0.5)
+
+
+def test_what_half_precision_costs_is_told_once_and_not_where_all_digits_are_used(tiny):
+    image, said = make_image(3, 50, 40), []
+    for precision in ("half", "float32"):
+        settings = SMALL_TILES.replace(precision=precision)
+        try:
+            predict(tiny, image, "ZYX", settings, progress=said.append)
+        except DeviceError:
+            pytest.skip("this processor has no bfloat16")
+    (line,) = (event.text for event in said if isinstance(event, Note))
+    assert "with half precision probabilities differ" in line
 
 
 def test_numbers_too_large_for_half_precision_are_computed_with_all_digits(tiny, monkeypatch):
@@ -371,6 +391,14 @@ def test_the_tile_that_fitted_is_remembered_for_this_network_and_device(tiny):
     again = Run(tiny, image, SegmentSettings(device="cpu"))
     assert again.notes == []
     assert (again.times_written == 1).all()
+    (line,) = (note.text for note in again.tiling.notes())
+    today = date.today().isoformat()
+    told = f"Beginning with a tile of 72 px, as memory ran out with more on {today}."
+    assert line.startswith(told)
+    assert "--forget-tiles" in line
+    fitted.forget()
+    anew = Run(tiny, image[:70, :70], SegmentSettings(device="cpu"))
+    assert list(anew.tiling.notes()) == []
     other = UNet(tiny.net.architecture.replace(widths=(4, 6)))
     other_model = Model(other, Card(name="other", architecture=other.architecture))
     assert len(Run(other_model, image, SegmentSettings(device="cpu")).tiling.tiles) == 1
@@ -384,6 +412,13 @@ def test_a_remembered_tile_keeps_at_least_as_much_as_a_halo(tiny):
     sides = [part.stop - part.start for tile in tiles for part in tile.outer]
     assert len(tiles) > 1
     assert max(sides) >= 3 * net.halo > smallest
+
+
+def test_a_remembered_tile_larger_than_the_image_is_not_told(tiny):
+    remember(tiny.net, torch.device("cpu"), torch.float32, 100, 1)
+    for side, count in ((90, 0), (130, 1)):
+        run = Run(tiny, make_image(side, 80), SegmentSettings(device="cpu"))
+        assert len(list(run.tiling.notes())) == count
 
 
 @pytest.mark.parametrize(

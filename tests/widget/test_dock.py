@@ -86,6 +86,16 @@ def test_moving_the_threshold_labels_again_without_the_network(dock, qtbot) -> N
     np.testing.assert_array_equal(dock.session.labels.data, squares((30, 30)))
 
 
+def test_smaller_tiles_that_fitted_once_can_be_forgotten(dock) -> None:
+    dock.segment_panel.forget_tiles.native.click()
+    job = dock.engine.last
+    assert job.name == "forget_tiles"
+    assert not dock.segment_panel.forget_tiles.enabled
+    job.answer()
+    assert "larger tiles again" in find(dock, "status").text()
+    assert dock.segment_panel.forget_tiles.enabled
+
+
 def test_moving_the_threshold_does_not_touch_corrections(dock, qtbot) -> None:
     run_segment(dock, squares((5, 5)))
     dock.session.labels.paint((50, 50), 5)

@@ -11,6 +11,7 @@ from napari_unet.models import library
 from napari_unet.models import model as model_module
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, save_model
+from napari_unet.runs import fitted
 from napari_unet.runs.predict import segment as segment_plainly
 from napari_unet.runs.progress import Note, StepDone, TileDone
 from napari_unet.settings import InstanceSettings, SegmentSettings
@@ -48,6 +49,15 @@ def call(tmp_path):
 
 def settings(**changes):
     return SegmentSettings(**changes).model_dump(mode="json")
+
+
+def test_tiles_that_fitted_once_are_forgotten(call, model_path, run_to_end, monkeypatch, tmp_path):
+    monkeypatch.setattr(fitted, "_of_this_process", {})
+    monkeypatch.setattr(fitted, "user_state_path", lambda *_, **__: tmp_path / "state")
+    known = jobs._models.get(model_path).net, torch.device("cpu"), torch.float32
+    fitted.remember(*known, 64, 1)
+    assert run_to_end(jobs.forget_tiles(call()))[1] == {}
+    assert fitted.recall(*known) is None
 
 
 def test_a_loaded_model_is_described_and_kept(call, model_path, run_to_end):

@@ -187,6 +187,11 @@ def _add_segment(add: Callable[..., argparse.ArgumentParser]) -> None:
             "ome-zarr images may be larger than memory, and a run that was broken off goes on"
         ),
     )
+    parser.add_argument(
+        "--forget-tiles",
+        action="store_true",
+        help="forget which tiles fitted when memory ran out earlier: begin with larger ones again",
+    )
     _add_segmenting(parser)
 
 

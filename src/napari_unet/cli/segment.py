@@ -33,9 +33,12 @@ FIRST_SUFFIX = {name: endings[0] for name, endings in SUFFIXES.items()}
 def run_segment(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Segment images and write their masks."""
     from napari_unet.models.opening import load_model
+    from napari_unet.runs import fitted
 
     model = load_model(options.model, assume=dict(options.assume or ()))
     settings = segment_settings(options, model.card)
+    if options.forget_tiles:
+        fitted.forget()
     out = Path(options.out).expanduser()
     check_writable(out / "labels.tif")
     written: dict[Path, Path] = {}

@@ -1,7 +1,8 @@
-"""How much a result depends on where the tiles lie, where it is approximate.
+"""How much a result that is approximate differs: by where the tiles lie, or by fewer digits.
 
 A few tiles are computed once more, moved across a border. What then differs is the least that the
-result is wrong by.
+result is wrong by. Where half precision was chosen, a small part is computed once more with all
+digits.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Difference:
     def __init__(self, net: Network, shape: tuple[int, ...], background: Background) -> None:
         self._net, self._shape, self._background = net, shape, background
         self._found: list[tuple[float, float]] = []
-        self.is_told = False
+        self.is_told = self.is_rounding_told = False
 
     def measure(
         self, computer: TileComputer, piece: Piece, values: NDArray[Any], left: int, pieces: int
@@ -89,6 +90,56 @@ class Difference:
                 f"{_MEASURED[len(self._found)]} computed once more, moved across a border: "
                 f"probabilities differ by at least {largest:.2g} in places ({mean:.2g} on average)."
             )
+
+    def rounding(self, computer: TileComputer, exact: TileComputer, piece: Piece) -> Job[None]:
+        """Compute a small tile with few digits and with all; tell what differs, once.
+
+        Parameters
+        ----------
+        computer, exact : TileComputer
+            Compute it with few digits, and with all.
+        piece : Piece
+            A small tile.
+
+        Yields
+        ------
+        Note
+            How much the probabilities differ.
+        """
+        self.is_rounding_told = True
+        try:
+            most, mean = yield from self._background.run(measure_rounding, computer, exact, piece)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            computer.free()
+        else:
+            sides = " x ".join(str(part.stop - part.start) for part in piece.tile.core)
+            yield Note(
+                f"{sides} px were computed with all digits, too: with half precision probabilities "
+                f"differ by up to {most:.2g} there ({mean:.2g} on average)."
+            )
+
+
+def measure_rounding(
+    computer: TileComputer, exact: TileComputer, piece: Piece
+) -> tuple[float, float]:
+    """Compare a piece computed with few digits to the same with all of them.
+
+    Parameters
+    ----------
+    computer, exact : TileComputer
+        Compute it with few digits, and with all.
+    piece : Piece
+        A small tile.
+
+    Returns
+    -------
+    tuple of float
+        The largest and the mean difference, 0..1.
+    """
+    difference = np.abs(computer.compute(piece) - exact.compute(piece))
+    return float(difference.max()), float(difference.mean())
 
 
 def measure_difference(

@@ -3,7 +3,8 @@
 Where memory ran out with the tiles that were planned, the size that fitted is noted in a small
 JSON file, for that network on that processor, so that the next run does not run out of memory
 again before it finds it. A note is not for ever: with clearly more free memory, or a week later,
-larger tiles are tried anew. A file that is damaged is one that notes nothing.
+larger tiles are tried anew, and a person can have all notes forgotten. A file that is damaged is
+one that notes nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_state_path
@@ -48,6 +50,11 @@ class Fitted:
     """Bytes that were free when memory ran out; None if nobody could tell."""
     when: float
     """Seconds since 1970."""
+
+    @property
+    def day(self) -> str:
+        """The day it was noted, ISO 8601."""
+        return date.fromtimestamp(self.when).isoformat()
 
 
 def recall(net: Network, device: torch.device, dtype: torch.dtype) -> Fitted | None:
@@ -97,6 +104,23 @@ def remember(
     text = json.dumps({key: asdict(each) for key, each in notes[-MOST_NOTES:]}, indent=1)
     with contextlib.suppress(FileError), written_beside(_file()) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def forget() -> None:
+    """Forget all notes, of every network and processor.
+
+    Raises
+    ------
+    FileError
+        If their file cannot be removed.
+    """
+    _of_this_process.clear()
+    try:
+        _file().unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"{_file()} cannot be removed: {error.strerror or error}. Remove it by hand."
+        ) from error
 
 
 def _key(net: Network, device: torch.device, dtype: torch.dtype) -> str:

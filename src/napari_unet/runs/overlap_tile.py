@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from napari_unet.runs.background import Background
     from napari_unet.settings import Precision, SegmentSettings
 
+HOW_TO_FORGET = (
+    "To have larger ones tried again: --forget-tiles, or in the dock Segment, Advanced, "
+    "Try larger tiles again."
+)
+
 
 @dataclass(frozen=True)
 class _Share:
@@ -121,10 +126,23 @@ class OverlapTile:
         """Over how many planes to run together so that the device is busy."""
         return max(self._pieces_at_once // len(self._tiles), 1)
 
-    def notes(self) -> Iterator[Note]:
-        """Tell where the result will be approximate."""
+    @property
+    def is_approximate(self) -> bool:
+        """Say whether the result depends on where the tiles lie."""
         net = self._model.net
-        if len(self._tiles) == 1:
+        return len(self._tiles) > 1 and (
+            not net.exact or (net.margin == 0 and max(self._halo) < net.halo)
+        )
+
+    def notes(self) -> Iterator[Note]:
+        """Tell where the tiles are smaller than need be, and where the result is approximate."""
+        net = self._model.net
+        if self._fitted is not None:
+            yield Note(
+                f"Beginning with {self._in_use}, as memory ran out with more on "
+                f"{self._fitted.day}. {HOW_TO_FORGET}"
+            )
+        if not self.is_approximate:
             return
         if not net.exact:
             yield Note(
@@ -132,7 +150,7 @@ class OverlapTile:
                 f"({', '.join(net.approximate)}), so with tiles the result is approximate. A "
                 "larger tile comes closer."
             )
-        elif net.margin == 0 and max(self._halo) < net.halo:
+        else:
             yield Note(
                 f"A halo of {max(self._halo)} px is less than the {net.halo} px this network looks "
                 "around it, so the result is approximate where tiles meet."
@@ -208,6 +226,8 @@ class OverlapTile:
             share = _Share(counts_for, len(remaining))
         yield from self._unload(results)
         self._is_counted = True
+        if self._settings.precision == "half" and not self._difference.is_rounding_told:
+            yield from self._rounding(planes[0])
 
     def _start(
         self, remaining: list[Piece], order: Order | None, results: Mapping[Plane, Assembly]
@@ -225,7 +245,7 @@ class OverlapTile:
     def _assemblies(self, planes: Sequence[Plane]) -> dict[Plane, Assembly]:
         """Make room on the device for results that can stay there until all is computed."""
         size = len(planes) * self._model.card.architecture.classes * math.prod(self._shape)
-        is_one_by_one = len(self._tiles) == 1 or any(self.notes())
+        is_one_by_one = len(self._tiles) == 1 or self.is_approximate
         if is_one_by_one or size * torch.float32.itemsize > self._policy.result_bytes:
             return {}
         try:
@@ -244,8 +264,21 @@ class OverlapTile:
 
     def _measured(self, piece: Piece, values: NDArray[Any], left: int, pieces: int) -> Job[None]:
         """Where tiles are approximate, look how much another tile differs."""
-        if not self._difference.is_told and any(self.notes()):
+        if self.is_approximate and not self._difference.is_told:
             yield from self._difference.measure(self._computer, piece, values, left, pieces)
+
+    def _rounding(self, plane: Plane) -> Job[None]:
+        """Where half precision was chosen, look in the middle how much all digits would change."""
+        computer, net = self._computer, self._model.net
+        if computer.dtype.itemsize >= torch.float32.itemsize:
+            return
+        how = smallest_tile(net, self._halo), self._halo, *grid_of(net)
+        small = split_tile(self._tiles[len(self._tiles) // 2], self._shape, *how)
+        piece = Piece(plane, small[len(small) // 2])
+        exact = TileComputer(
+            self._model, self._settings, computer.device, torch.float32, self._policy
+        )
+        yield from self._difference.rounding(computer, exact, piece)
 
     def _use(self, device: torch.device, precision: Precision) -> None:
         """Compute on a device from now on, with tiles as it suits it and as they fitted before."""
@@ -256,16 +289,18 @@ class OverlapTile:
         self._is_less = False
         budget = self._policy.budget_bytes
         tile_px = self._settings.tile_px or default_tile(net, self._shape, self._halo, budget)
+        self._plan(tile_px)
+        wanted = self._tiles
         fitted = recall(net, device, dtype)
         if fitted:
             # Smaller ones helped once; to begin with they would make every run many times longer.
-            tile_px = min(tile_px, max(fitted.tile_px, worthwhile_tile(net, self._halo)))
-        self._plan(tile_px)
+            self._plan(min(tile_px, max(fitted.tile_px, worthwhile_tile(net, self._halo))))
         features = tile_bytes(net, [part.stop - part.start for part in self._tiles[0].outer])
-        self._at_once = max(int(self._policy.together_bytes // features), 1)
-        if fitted:
-            self._at_once = min(self._at_once, fitted.at_once)
+        most = max(int(self._policy.together_bytes // features), 1)
+        self._at_once: int = min(most, fitted.at_once) if fitted else most
         self._tried = self._at_once
+        is_less = self._tiles != wanted or self._at_once < most
+        self._fitted = fitted if is_less else None
 
     def _plan(self, tile_px: int) -> None:
         """Lay the tiles on the network's grid."""

@@ -91,6 +91,13 @@ class SegmentPanel:
         self.tile_px = SpinBox(label="Tile (px)", min=0, max=8192, step=16, value=0)
         named(self.tile_px, "tile_px", help_of(SegmentSettings, "tile_px"))
         self.tile_problem = problem_line("tile_px")
+        self.forget_tiles = PushButton(text="Try larger tiles again", label="")
+        named(
+            self.forget_tiles,
+            "forget_tiles",
+            "Where memory ran out, a week of runs begins with the smaller tiles that fitted. "
+            "Forget them.",
+        )
         self.augment = CheckBox(text="Average over 8 turns of the image", label="")
         named(self.augment, "augment", help_of(SegmentSettings, "augment"))
         self.precision = choice(
@@ -112,7 +119,7 @@ class SegmentPanel:
             self.fill_holes,
         )
         self.advanced: Container = column(
-            self.tile_px, self.tile_problem, self.augment, self.precision
+            self.tile_px, self.tile_problem, self.forget_tiles, self.augment, self.precision
         )
         self._relabel_timer = QTimer(
             self.container.native, singleShot=True, interval=RELABEL_MS, timeout=self.relabel
@@ -126,6 +133,7 @@ class SegmentPanel:
         self.image.changed.connect(self._on_image)
         self.axes.changed.connect(self._on_axes)
         self.segment.changed.connect(self.run)
+        self.forget_tiles.changed.connect(self._segmenter.forget_tiles)
         self.tile_px.changed.connect(self.validate)
         self.object_size.changed.connect(self.validate)
         for control in (self.threshold, self.min_size, self.split, self.fill_holes):
@@ -179,6 +187,7 @@ class SegmentPanel:
         wrong |= show_problem(self.tile_problem, self._tile_problem())
         ready = not wrong and self._session.model is not None and not self._session.is_busy
         self.segment.enabled = ready
+        self.forget_tiles.enabled = not self._session.is_busy
         return ready
 
     # -- actions ------------------------------------------------------------------------------

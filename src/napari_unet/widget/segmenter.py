@@ -90,6 +90,15 @@ class Segmenter:
             follower.moved.connect(lambda: job.look(self._view(subject, plane)))
             job.finished.connect(follower.close)
 
+    def forget_tiles(self) -> None:
+        """Let the next run begin with tiles as large as if memory had never run out."""
+        self._session.start(
+            "Forgetting small tiles",
+            "forget_tiles",
+            lambda _: self._session.tell("The next run begins with larger tiles again."),
+            quiet=True,
+        )
+
     def relabel(self, settings: InstanceSettings) -> None:
         """Find the objects again in the kept probability of the labels at hand."""
         annotation = self._current()

@@ -29,6 +29,7 @@ from napari_unet.models.own_file import checksum
 from napari_unet.models.versions import weights_checksum
 from napari_unet.network.allocator import return_memory
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
+from napari_unet.runs import fitted
 from napari_unet.runs.background import Background
 from napari_unet.runs.predict import find_labels, predict_steps
 from napari_unet.runs.progress import Job, TileDone
@@ -248,6 +249,12 @@ def segment(
     return (yield from segmenting.segment(call, loaded, file, axes, chosen, seen, _recent))
 
 
+def forget_tiles(call: Call) -> Job[Values]:
+    """Forget which tiles fitted when memory ran out."""
+    yield from _in_background(fitted.forget)
+    return {}
+
+
 def label(
     call: Call,
     *,
@@ -366,6 +373,7 @@ def evaluate(call: Call) -> Job[Values]:
 JOBS: dict[str, Callable[..., Job[Values]]] = {
     "load": load,
     "segment": segment,
+    "forget_tiles": forget_tiles,
     "label": label,
     "uncertain": uncertain,
     "finetune": finetune,
