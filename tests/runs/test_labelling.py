@@ -9,8 +9,8 @@ from scipy import ndimage
 from napari_unet.arrays import search
 from napari_unet.errors import DeviceError
 from napari_unet.models.card import Card
-from napari_unet.runs import predict
-from napari_unet.runs.predict import find_labels, label_steps
+from napari_unet.runs import labelling
+from napari_unet.runs.labelling import find_labels, label_steps
 from napari_unet.runs.progress import Note, TileDone
 from napari_unet.settings import Architecture, InstanceSettings
 
@@ -71,7 +71,7 @@ def test_labels_in_zarr_are_those_in_memory(
     card, probability, run_to_end, monkeypatch, extra, processors
 ):
     zarr = pytest.importorskip("zarr")
-    monkeypatch.setattr(predict, "count_processors", lambda: processors)
+    monkeypatch.setattr(labelling, "count_processors", lambda: processors)
     monkeypatch.setattr("napari_unet.arrays.blocks.BLOCK_PX", 2**14)
     out = zarr.create_array(
         {}, shape=probability.shape[1:], chunks=(1, 64, 64), dtype="int32", **extra

@@ -19,16 +19,9 @@ from napari_unet.files.images import read_image
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
 from napari_unet.network.unet import UNet
-from napari_unet.runs import overlap_tile
-from napari_unet.runs import predict as predict_module
-from napari_unet.runs.predict import (
-    find_labels,
-    label_steps,
-    predict,
-    predict_steps,
-    segment,
-    segment_steps,
-)
+from napari_unet.runs import outputs, overlap_tile
+from napari_unet.runs.labelling import find_labels, label_steps
+from napari_unet.runs.predict import predict, predict_steps, segment, segment_steps
 from napari_unet.runs.progress import Note, TileDone, drive
 from napari_unet.runs.tile_choice import default_tile
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
@@ -311,11 +304,9 @@ def test_a_large_plane_is_never_read_or_written_as_a_whole(tiny):
 def test_probabilities_that_are_too_many_for_memory_are_on_disk(tiny, monkeypatch):
     image = make_image(2, 150, 140)
     expected = segment(tiny, image, "ZYX", SMALL_TILES)
-    used, scratch = [], predict_module.ScratchArray
-    monkeypatch.setattr(predict_module, "IN_MEMORY_BYTES", 100)
-    monkeypatch.setattr(
-        predict_module, "ScratchArray", lambda *args: used.append(args) or scratch(*args)
-    )
+    used, scratch = [], outputs.ScratchArray
+    monkeypatch.setattr(outputs, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(outputs, "ScratchArray", lambda *args: used.append(args) or scratch(*args))
     np.testing.assert_array_equal(segment(tiny, image, "ZYX", SMALL_TILES), expected)
     assert used == [((1, 150, 140), np.float32)]  # for one plane at a time
 

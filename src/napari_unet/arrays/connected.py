@@ -67,21 +67,25 @@ def fill_holes(labels: Labels) -> Labels:
         A gap between several objects stays, and so does what reaches the border of the image.
     """
     gaps = components(labels == 0)
-    count = int(gaps.max(initial=0)) + 1
-    least = np.full(count, np.iinfo(np.int32).max, np.int32)
-    most = np.zeros(count, np.int32)
-    for behind, ahead in neighbours(labels.ndim):
-        for gap_side, object_side in ((ahead, behind), (behind, ahead)):
-            meets = (gaps[gap_side] > 0) & (labels[object_side] > 0)
-            gap, neighbour = gaps[gap_side][meets], labels[object_side][meets]
-            np.minimum.at(least, gap, neighbour)
-            np.maximum.at(most, gap, neighbour)
+    is_open = np.zeros(int(gaps.max(initial=0)) + 1, bool)  # to the border
+    is_open[0] = True  # no gap at all
     for axis in range(labels.ndim):
-        ends = np.unique(np.take(gaps, [0, -1], axis=axis))
-        most[ends], least[ends] = 0, -1  # open to the border
+        is_open[np.take(gaps, [0, -1], axis=axis)] = True
+    # What is left lies within the border: each of its pixels has all its neighbours.
+    at = np.flatnonzero(~is_open[gaps])
+    flat, gap = labels.ravel(), gaps.ravel()[at]
+    least = np.full(len(is_open), np.iinfo(np.int32).max, np.int32)
+    most = np.zeros(len(is_open), np.int32)
+    for step in np.cumprod((1, *labels.shape[:0:-1])):
+        for beside in (at - step, at + step):
+            neighbour = flat[beside]
+            meets = neighbour > 0
+            np.minimum.at(least, gap[meets], neighbour[meets])
+            np.maximum.at(most, gap[meets], neighbour[meets])
     owner = np.where(least == most, most, 0)
-    owner[0] = 0
-    return np.where(gaps > 0, owner[gaps], labels)
+    filled = labels.copy()
+    filled.ravel()[at] = owner[gap]
+    return filled
 
 
 def fill_own_holes(labels: Labels, mask: Mask) -> Labels:

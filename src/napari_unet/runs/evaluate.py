@@ -18,8 +18,9 @@ from napari_unet.arrays import metrics
 from napari_unet.errors import LabelsError
 from napari_unet.models.model import Model, check_model
 from napari_unet.runs.background import Background
+from napari_unet.runs.labelling import find_labels
 from napari_unet.runs.places import Tally, divide, place_of
-from napari_unet.runs.predict import find_labels, predict_steps
+from napari_unet.runs.predict import predict_steps
 from napari_unet.runs.progress import Job, drive
 from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
 from napari_unet.runs.zoom import choose_zoom, zoomed_instances

@@ -13,39 +13,31 @@ A plane is never in memory as a whole unless it is given or asked for as a numpy
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.arrays.axes import guess_axes, plan_planes
-from napari_unet.arrays.blocks import count_processors, cut_blocks, plan_blocks, write_unit
-from napari_unet.arrays.instances import find_classes, find_instances_steps
+from napari_unet.arrays.axes import guess_axes
 from napari_unet.arrays.reading import plane_of
-from napari_unet.errors import DeviceError, ImageError
-from napari_unet.files.scratch import ScratchArray
+from napari_unet.errors import ImageError
 from napari_unet.files.zarrs import Companion, writing
 from napari_unet.models.model import check_model
 from napari_unet.runs.background import Background
+from napari_unet.runs.labelling import each_note_once, find_labels_steps
+from napari_unet.runs.outputs import output_array, passing_array
 from napari_unet.runs.plane_run import PlaneRun
-from napari_unet.runs.progress import Job, Note, Progress, TileDone, drive
-from napari_unet.settings import InstanceSettings, SegmentSettings, given_or_default
+from napari_unet.runs.progress import Job, Note, Progress, drive
+from napari_unet.settings import SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
-    from napari_unet.models.card import Card
     from napari_unet.models.model import Model
     from napari_unet.runs.batches import Order
     from napari_unet.runs.plane_run import NextPlane
     from napari_unet.runs.progress import Cancel
-
-IN_MEMORY_BYTES = 256 * 2**20
-"""Probabilities of a plane that nobody keeps are held on disk if they are more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +190,7 @@ def predict_steps(
     """
     with Background() as background:
         run = PlaneRun(model, image, axes, settings, background, out, around=around)
-        out = _output(out, (run.classes, *run.planes.out_shape), np.float32)
+        out = output_array(out, (run.classes, *run.planes.out_shape), np.float32)
         yield from run.tiling.notes()
         unfinished = yield from run.unfinished(out)
         remaining = list(run.planes.indices())
@@ -231,7 +223,8 @@ def segment_steps(
         As for :func:`segment`.
     keep_probability : bool
         Return the probabilities of all planes too, to try another threshold without the network
-        (:func:`label_steps`); else only those of one plane are held, on disk if they are many.
+        (:func:`napari_unet.runs.labelling.label_steps`); else only those of one plane are held,
+        on disk if they are many.
     probability_out : array, optional
         Where to write the probabilities, e.g. a zarr array; they are kept then.
     order : callable, optional
@@ -245,16 +238,16 @@ def segment_steps(
     with Background() as background, ExitStack() as stack:
         run = PlaneRun(model, image, axes, settings, background, out, extra=1)
         planes = run.planes
-        labels = _output(out, planes.out_shape, np.int32)
+        labels = output_array(out, planes.out_shape, np.int32)
         shape, companion = (run.classes, *planes.out_shape), None
         if keep_probability or probability_out is not None:
-            probability = _output(probability_out, shape, np.float32)
+            probability = output_array(probability_out, shape, np.float32)
         elif Companion.is_possible_beside(labels):
             companion = Companion(labels, shape, len(planes.spatial))
             probability = companion.array
         else:
             shape = (run.classes, *planes.spatial_shape)
-            probability = _one_plane(shape, stack)
+            probability = passing_array(shape, stack)
         yield from run.tiling.notes()
         unfinished = yield from run.unfinished(probability)
         told: set[Note] = set()
@@ -272,134 +265,13 @@ def segment_steps(
                 target = plane_of(labels, planes, index)
                 steps = find_labels_steps(model.card, plane, settings.instances, target)
                 with writing(labels):
-                    yield from _each_note_once(background.go_through(steps), told)
+                    yield from each_note_once(background.go_through(steps), told)
                 yield run.extra_done()
         unfinished.finish()
         if companion is not None:
             companion.remove()
     is_kept = keep_probability or probability_out is not None
     return Segmentation(labels, probability if is_kept else None, planes.out_axes)
-
-
-def label_steps(
-    card: Card, probability: Any, axes: str, settings: InstanceSettings, out: Any = None
-) -> Job[Any]:
-    """Find objects anew in probabilities that were kept; needs no network.
-
-    Parameters
-    ----------
-    card : Card
-        Of the model that gave the probabilities.
-    probability : array-like, shape (classes, *axes), range 0..1
-        As in :class:`Segmentation`.
-    axes : str
-        Axes without C, e.g. ``"ZYX"``.
-    settings : InstanceSettings
-        Threshold, smallest object, splitting.
-    out : array, optional
-        Where to write the labels, e.g. a zarr array.
-
-    Returns
-    -------
-    ndarray of int32, shape (*axes)
-        Or ``out``.
-
-    Yields
-    ------
-    Progress
-        A TileDone after each plane.
-    """
-    planes = plan_planes(probability.shape[1:], axes, card.architecture.spatial_dims)
-    labels = _output(out, planes.out_shape, np.int32)
-    told: set[Note] = set()
-    with Background() as background:
-        for done, index in enumerate(planes.indices(), start=1):
-            plane, target = (plane_of(array, planes, index) for array in (probability, labels))
-            steps = find_labels_steps(card, plane, settings, target)
-            yield from _each_note_once(background.go_through(steps), told)
-            yield TileDone(done, planes.count)
-    return labels
-
-
-def find_labels(card: Card, probability: Any, settings: InstanceSettings) -> NDArray[np.int32]:
-    """Find the labels of one plane, or of a part of it, of the kind the card names.
-
-    Parameters
-    ----------
-    card : Card
-        Of the model that gave the probabilities.
-    probability : ndarray of float32, shape (classes, *spatial), range 0..1
-        One plane or volume.
-    settings : InstanceSettings
-        Threshold, smallest object, splitting; without meaning for classes.
-
-    Returns
-    -------
-    ndarray of int32, shape (*spatial)
-        Objects 1..n, or classes; 0 is background.
-    """
-    labels = np.empty(probability.shape[1:], np.int32)
-    for _ in find_labels_steps(card, probability, settings, labels):
-        pass
-    return labels
-
-
-def find_labels_steps(
-    card: Card, probability: Any, settings: InstanceSettings, labels: Any
-) -> Job[None]:
-    """Find the labels of one plane piece by piece, wherever they lie.
-
-    Parameters
-    ----------
-    card, probability, settings : object
-        As for :func:`find_labels`.
-    labels : array of int32, shape (*spatial)
-        Where they are written; numpy, memory map or zarr.
-
-    Yields
-    ------
-    Progress
-        After each piece; a Note where memory ran out, and smaller pieces are gone through.
-
-    Raises
-    ------
-    DeviceError
-        If memory does not suffice for small pieces either.
-    """
-    unit = write_unit(labels)
-    if card.labels == "semantic":
-        for window in cut_blocks(labels.shape, plan_blocks(labels.shape, chunks=unit)):
-            part = np.asarray(probability[(slice(None), *window)])
-            labels[window] = find_classes(part, card.activation)
-            yield Progress()
-        return
-    is_written_apart = isinstance(labels, np.ndarray) or unit is not None
-    threads = count_processors() if is_written_apart else 1
-    try:
-        steps = find_instances_steps(probability, card.outputs, settings, labels, threads=threads)
-        for step in steps:
-            yield Note(step) if isinstance(step, str) else Progress()
-    except MemoryError as error:
-        raise DeviceError(
-            "Memory of this computer ran out while objects were being found, also piece by piece. "
-            "Close other programs, or write to a zarr file, of which only parts are in memory."
-        ) from error
-
-
-def _each_note_once(job: Job[None], told: set[Note]) -> Job[None]:
-    """Leave out what was said of an earlier plane."""
-    for event in job:
-        if event not in told:
-            yield event
-        if isinstance(event, Note):
-            told.add(event)
-
-
-def _one_plane(shape: tuple[int, ...], stack: ExitStack) -> Any:
-    """Return an array for the probabilities of one plane: in memory, or on disk if it is large."""
-    if math.prod(shape) * np.dtype(np.float32).itemsize <= IN_MEMORY_BYTES:
-        return np.empty(shape, np.float32)
-    return stack.enter_context(ScratchArray(shape, np.float32))
 
 
 def _as_image(model: Model, image: Any, axes: str | None) -> tuple[Any, str]:
@@ -416,35 +288,3 @@ def _as_image(model: Model, image: Any, axes: str | None) -> tuple[Any, str]:
         is_volume = model.card.architecture.spatial_dims == 3 and len(image.shape) == 3
         axes = "ZYX" if is_volume else guess_axes(image.shape)
     return image, axes
-
-
-def _output(out: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-    """Return an array to write to: the one that was given if it fits, else a new one."""
-    if out is None:
-        try:
-            return np.empty(shape, dtype)
-        except MemoryError as error:
-            size = math.prod(shape) * np.dtype(dtype).itemsize / 2**30
-            raise DeviceError(
-                f"The result takes {size:.1f} GiB, more than this computer has free. Give out=, "
-                "e.g. a zarr array, or segment fewer planes."
-            ) from error
-    if not hasattr(out, "shape") or not hasattr(out, "dtype"):
-        raise ImageError(
-            f"The result cannot be written to {type(out).__name__}. Give a numpy or zarr array."
-        )
-    flags = getattr(out, "flags", None)  # numpy's; zarr says it itself
-    is_read_only = getattr(out, "read_only", False) or not getattr(flags, "writeable", True)
-    kind, least = (np.floating, 2) if np.issubdtype(dtype, np.floating) else (np.integer, 4)
-    if is_read_only or not np.issubdtype(out.dtype, kind) or out.dtype.itemsize < least:
-        state = "read-only " if is_read_only else ""
-        raise ImageError(
-            f"The array given as out is {state}{out.dtype}, which cannot hold the result. Make it "
-            f"a writable {np.dtype(dtype)}."
-        )
-    if tuple(out.shape) != shape:
-        raise ImageError(
-            f"The array given as out has shape {tuple(out.shape)}, the result has {shape}. Make "
-            "it of that shape."
-        )
-    return out

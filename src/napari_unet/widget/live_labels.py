@@ -60,6 +60,7 @@ class LiveLabels:
         self._annotation: Annotation | None = None
         self._path = ""
         self._labels: np.ndarray | None = None
+        self._written: list[tuple[slice, ...]] = []
         self._mode = ""
         self._mask: np.ndarray | None = None
         self._has_checked = False
@@ -105,6 +106,7 @@ class LiveLabels:
         index = tuple(slice(start, stop) for start, stop in as_region(event.region))
         target, checked = self._run_axes(annotation.labels.data)[index], self._checked()
         values = self._labels[index]
+        self._written.append(index)
         target[...] = values if checked is None else np.where(checked[index], target, values)
         annotation.labels.refresh()
 
@@ -135,8 +137,10 @@ class LiveLabels:
         self._let_go()
         if self._is_new:
             self._session.viewer.layers.remove(annotation.labels)
-        else:
-            annotation.labels.data[...] = annotation.edits.base
+        elif self._written:
+            labels, base = map(self._run_axes, (annotation.labels.data, annotation.edits.base))
+            for index in self._written:
+                labels[index] = base[index]
             annotation.labels.refresh()
 
     def _show(self) -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 ALL_PLANES, SHOWN_PLANE = "all planes", "only the plane shown"
 PRECISIONS = list(get_args(Precision))
-RELABEL_MS = 60
+RELABEL_MS = 25
+"""So long a slider must rest."""
 AXIS_NAMES = {"T": "time", "Z": "z", "C": "channel", "Y": "y", "X": "x"}
 
 

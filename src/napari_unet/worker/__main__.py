@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from napari_unet.worker.protocol import Array
 
 NICENESS = 5
+TIDY_AFTER_S = 0.5
+"""A job that follows at once, as while a slider is drawn, does not wait for that."""
 PARENT_CHECK_S = 1.0
 
 
@@ -72,7 +74,7 @@ class Jobs(Protocol):
         """Say if no job can succeed in this process after an error."""
 
     def tidy(self) -> None:
-        """Give memory back after a job."""
+        """Give memory back when there is nothing to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,12 +96,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         jobs: Jobs = importlib.import_module(chosen.jobs)
         outbox.send(protocol.Ready(jobs.prepare()))
-        while True:
-            carry_out(inbox.next(), jobs, inbox, outbox)
+        serve(jobs, inbox, outbox)
     except BaseException:  # noqa: BLE001 - the window shows the last line of it
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)  # an orderly end would wait for the thread that listens
+
+
+def serve(jobs: Jobs, inbox: Inbox, outbox: Outbox) -> None:
+    """Run one job after the other, and tidy up whenever there is nothing to do.
+
+    Parameters
+    ----------
+    jobs : module
+        Has the jobs.
+    inbox, outbox : Inbox, Outbox
+        Both directions to the window.
+    """
+    is_tidy = True
+    while True:
+        request = inbox.next(None if is_tidy else TIDY_AFTER_S)
+        if request is None:
+            jobs.tidy()
+        else:
+            carry_out(request, jobs, inbox, outbox)
+        is_tidy = request is None
 
 
 def carry_out(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbox) -> None:
@@ -128,7 +149,6 @@ def carry_out(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbo
     outbox.send(event)
     if is_spoilt:
         os._exit(1)  # the window starts another process
-    jobs.tidy()
 
 
 def _run(request: protocol.Request, jobs: Jobs, inbox: Inbox, outbox: Outbox) -> protocol.Event:

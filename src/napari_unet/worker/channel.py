@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
 from napari_unet.runs.progress import LabelsDone, Note, Progress, StepDone, TileDone
@@ -29,9 +29,12 @@ class Inbox:
         self._stopped: set[int] = set()
         self._looked_at: dict[int, protocol.Region] = {}
 
-    def next(self) -> protocol.Request:
-        """Wait for the next request."""
-        return self._requests.get()
+    def next(self, patience_s: float | None = None) -> protocol.Request | None:
+        """Wait for the next request; None if none came in time."""
+        try:
+            return self._requests.get(timeout=patience_s)
+        except Empty:
+            return None
 
     def is_cancelled(self, request: int) -> bool:
         """Say if a job was cancelled."""

@@ -31,7 +31,8 @@ from napari_unet.network.allocator import return_memory
 from napari_unet.network.devices import choose_device, describe_device, is_out_of_memory
 from napari_unet.runs import fitted
 from napari_unet.runs.background import Background
-from napari_unet.runs.predict import find_labels, predict_steps
+from napari_unet.runs.labelling import find_labels
+from napari_unet.runs.predict import predict_steps
 from napari_unet.runs.progress import Job, TileDone
 from napari_unet.settings import InstanceSettings, SegmentSettings, checked
 from napari_unet.worker import learning, segmenting

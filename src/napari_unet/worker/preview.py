@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unet.arrays.axes import plan_planes
-from napari_unet.runs.predict import find_labels
+from napari_unet.runs.labelling import find_labels
 from napari_unet.runs.progress import LabelsDone
 
 if TYPE_CHECKING:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from napari_unet.arrays.axes import plan_planes
+from napari_unet.arrays.blocks import BLOCK_PX
 from napari_unet.runs.background import Background
-from napari_unet.runs.predict import find_labels_steps, predict_steps
+from napari_unet.runs.labelling import find_labels_steps
+from napari_unet.runs.predict import predict_steps
 from napari_unet.runs.progress import Job, Note, Progress, TileDone
 from napari_unet.runs.zoom import choose_zoom, zoomed_shape
 from napari_unet.worker.channel import LABELS_FILE
@@ -37,6 +39,9 @@ LIVE_TILE_PX = 848
 """Larger tiles are faster in all, but the first labels of a large image come later."""
 LIVE_FROM_PX = 1536**2
 """Smaller planes are done so soon that the fastest tiles are best."""
+DROPPABLE_PX = 2**18
+"""Pixels of a block, where the search is dropped when the slider moves on: what is begun of it
+goes on beside the next search."""
 
 
 def segment(
@@ -154,7 +159,7 @@ def label_again(
     if view is not None:
         with Background() as background:
             yield (yield from background.run(preview.label, view, SURROUNDINGS_PX))
-    yield from _found(preview, kept.probability, settings)
+    yield from _found(preview, kept.probability, settings, DROPPABLE_PX)
     return {"labels": preview.labels}
 
 
@@ -218,7 +223,9 @@ def _shown(tiles: Job[Any], watched: Watched, preview: Preview) -> Job[None]:
                     yield (yield from background.run(preview.label, region))
 
 
-def _found(preview: Preview, probability: Array, settings: InstanceSettings) -> Job[None]:
+def _found(
+    preview: Preview, probability: Array, settings: InstanceSettings, block_px: int = BLOCK_PX
+) -> Job[None]:
     """Find the objects of each plane as a whole and show them."""
     planes = preview.planes
     told: set[Progress] = set()
@@ -226,7 +233,8 @@ def _found(preview: Preview, probability: Array, settings: InstanceSettings) -> 
         for done, index in enumerate(planes.indices(), start=1):
             plane = probability[(slice(None), *planes.out_index(index))]
             labels = np.empty(planes.spatial_shape, np.int32)
-            steps = find_labels_steps(preview.card, plane, settings, labels)
+            how = preview.card, plane, settings, labels
+            steps = find_labels_steps(*how, block_px=block_px)
             for event in background.go_through(steps):
                 if not (isinstance(event, Note) and event in told):
                     yield event
