@@ -3,14 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.arrays.tiles import (
-    cut_tile,
-    mirrored,
-    moved_tile,
-    plan_tiles,
-    plan_tiles_around,
-    split_tile,
-)
+from napari_unet.arrays.mirroring import cut_tile, mirrored
+from napari_unet.arrays.tiles import moved_tile, plan_tiles, plan_tiles_around, split_tile
 from napari_unet.errors import TileSizeError
 
 PADDED = st.tuples(st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 6), st.integers(1, 20))

@@ -19,6 +19,11 @@ def test_the_result_comes_back_and_the_job_shows_that_it_is_alive(run_to_end):
     assert Progress() in progress
 
 
+def test_a_job_is_asked_often_enough_for_a_slider_that_moves_on(run_to_end):
+    progress, _ = run_to_end(job(time.sleep, 0.5))
+    assert len(progress) >= 5
+
+
 def test_an_error_of_the_call_is_the_job_s():
     with pytest.raises(ZeroDivisionError):
         drive(job(lambda: 1 / 0))

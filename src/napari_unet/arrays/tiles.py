@@ -39,16 +39,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from napari_unet.errors import TileSizeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
 
 Kind = tuple[tuple[int, bool, bool], ...]
 """Along each axis: the size of the window, and if it is the first and the last."""
@@ -248,35 +244,6 @@ def moved_tile(
     return moved
 
 
-def cut_tile(plane: Any, tile: Tile, margin: int = 0) -> NDArray[Any]:
-    """Cut from a plane what the network sees of it in one tile.
-
-    Parameters
-    ----------
-    plane : array-like, shape (C, *spatial)
-        The plane; of one that lies on disk, only the pixels of the tile are read.
-    tile : Tile
-        Planned for its size.
-    margin : int
-        The margin the tile was planned with.
-
-    Returns
-    -------
-    ndarray, shape (C, *outer)
-        Mirrored where the tile reaches beyond the plane; a view where it does not.
-    """
-    places = [
-        mirrored(part.start - margin, part.stop - margin, size)
-        for part, size in zip(tile.outer, plane.shape[1:], strict=True)
-    ]
-    box = tuple(slice(int(place.min()), int(place.max()) + 1) for place in places)
-    cut: NDArray[Any] = np.asarray(plane[(slice(None), *box)])
-    for axis, (place, part) in enumerate(zip(places, box, strict=True), start=1):
-        if place[-1] - place[0] != len(place) - 1:
-            cut = np.take(cut, place - part.start, axis)
-    return cut
-
-
 def kind_of(tile: Tile, shape: Sequence[int]) -> Kind:
     """Say what tiles have in common that can be computed together.
 
@@ -297,42 +264,6 @@ def kind_of(tile: Tile, shape: Sequence[int]) -> Kind:
         (outer.stop - outer.start, core.start == 0, core.stop == size)
         for outer, core, size in zip(tile.outer, tile.core, shape, strict=True)
     )
-
-
-def enclosing(boxes: Iterable[Sequence[slice]]) -> tuple[slice, ...]:
-    """Return the smallest box that holds all the boxes given, one slice per axis each."""
-    return tuple(
-        slice(min(part.start for part in parts), max(part.stop for part in parts))
-        for parts in zip(*boxes, strict=True)
-    )
-
-
-def within(box: Sequence[slice], around: Sequence[slice]) -> tuple[slice, ...]:
-    """Say where a box lies in another one that holds it."""
-    return tuple(
-        slice(part.start - whole.start, part.stop - whole.start)
-        for part, whole in zip(box, around, strict=True)
-    )
-
-
-def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Find the pixel that stands at each position of an axis mirrored at its ends.
-
-    Parameters
-    ----------
-    start, stop : int
-        Positions that may lie before 0 or beyond the size.
-    size : int
-        Length of the axis, at least 1.
-
-    Returns
-    -------
-    ndarray of int, shape (stop - start,)
-        Each in 0..size-1. The end pixels are not doubled; an axis of one pixel repeats it.
-    """
-    period = max(2 * (size - 1), 1)
-    position = np.arange(start, stop) % period
-    return np.minimum(position, period - position)
 
 
 def _grids(

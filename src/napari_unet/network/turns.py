@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unet.arrays.tiles import enclosing, within
+from napari_unet.arrays.boxes import enclosing, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

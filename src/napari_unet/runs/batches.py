@@ -7,7 +7,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from napari_unet.arrays.tiles import Kind, Tile, enclosing, kind_of
+from napari_unet.arrays.boxes import enclosing
+from napari_unet.arrays.tiles import Kind, Tile, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

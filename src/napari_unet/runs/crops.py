@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unet.arrays.mirroring import mirrored
 from napari_unet.arrays.targets import make_targets, separation_weights
-from napari_unet.arrays.tiles import mirrored
 from napari_unet.errors import LabelsError
 from napari_unet.models.card import FOREGROUND
 from napari_unet.runs.samples import Plane, Sample

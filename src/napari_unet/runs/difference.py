@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.arrays.tiles import moved_tile, within
+from napari_unet.arrays.boxes import within
+from napari_unet.arrays.tiles import moved_tile
 from napari_unet.network.devices import is_out_of_memory
 from napari_unet.runs.progress import Job, Note
 from napari_unet.runs.tile_choice import grid_of

@@ -9,7 +9,6 @@ tiles of half the size until they fit, then the CPU takes over. What is done sta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +21,7 @@ from napari_unet.network.turns import TURNS
 from napari_unet.runs.batches import Batches, Order
 from napari_unet.runs.difference import Difference
 from napari_unet.runs.fitted import recall, remember
-from napari_unet.runs.progress import Job, Note, TileDone
+from napari_unet.runs.progress import Job, Note
 from napari_unet.runs.tile_choice import (
     choose_halo,
     default_tile,
@@ -31,7 +30,8 @@ from napari_unet.runs.tile_choice import (
     tile_bytes,
     worthwhile_tile,
 )
-from napari_unet.runs.tile_computer import Piece, Plane, Started, TileComputer
+from napari_unet.runs.tile_computer import Piece, Plane, TileComputer
+from napari_unet.runs.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,18 +47,6 @@ HOW_TO_FORGET = (
     "To have larger ones tried again: --forget-tiles, or in the dock Segment, Advanced, "
     "Try larger tiles again."
 )
-
-
-@dataclass(frozen=True)
-class _Share:
-    """How much of the progress is left to so many pieces of work."""
-
-    counts_for: int
-    pieces: int
-
-    def left(self, pieces: int) -> int:
-        """Return what so many of them count for: nothing only if there are none."""
-        return -(-self.counts_for * pieces // max(self.pieces, 1))
 
 
 class OverlapTile:
@@ -173,74 +161,80 @@ class OverlapTile:
             Counted over these planes, after each tile; always of ``count`` for each, also if
             memory ran out later and they are more and smaller.
         """
+        work = self._plan_work(planes, order)
+        while work.remaining or work.started:
+            try:
+                if work.remaining:
+                    yield from self._start(work, order)
+                if work.remaining and len(work.started) <= self._policy.ahead:
+                    continue
+                values = yield from self._background.run(self._computer.finish, work.started[0])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                yield from self._begin_again(work)
+            else:
+                yield from self._told()
+                yield from self._finish(work, values)
+        yield from self._unload(work.results)
+        self._is_counted = True
+        if self._settings.precision == "half" and not self._difference.is_rounding_told:
+            yield from self._rounding(planes[0])
+
+    def _plan_work(self, planes: Sequence[Plane], order: Order | None) -> Work:
+        """Put down what is to be done; results stay on the device if nobody watches."""
         remaining = [
             Piece(plane, tile)
             for plane in planes
             for index, tile in enumerate(self._tiles)
             if index not in plane.skip
         ]
-        total = len(planes) * self._count
-        all_pieces = len(planes) * len(self._tiles)
-        share = _Share(-(-total * len(remaining) // all_pieces), len(remaining))
-        started: list[Started] = []
-        results = self._assemblies(planes) if order is None else {}
-        while remaining or started:
-            try:
-                if remaining:
-                    batch = yield from self._start(remaining, order, results)
-                    started.append(batch)
-                    for piece in batch.pieces:
-                        remaining.remove(piece)
-                if remaining and len(started) <= self._policy.ahead:
-                    continue
-                values = yield from self._background.run(self._computer.finish, started[0])
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            else:
-                yield from self._told()
-                for number, piece in enumerate(started[0].pieces):
-                    left = len(remaining) + sum(len(batch.pieces) for batch in started) - number - 1
-                    if results:
-                        results[piece.plane].add(piece.tile.core)
-                    else:
-                        piece.plane.write(piece.tile.core, values[number])
-                        yield from self._measured(piece, values[number], left, share.pieces)
-                    self._is_counted = True
-                    yield TileDone(total - share.left(left), total)
-                del started[0]
-                continue
-            remaining = [*(piece for batch in started for piece in batch.pieces), *remaining]
-            started.clear()
-            yield from self._unload(results)
-            results = {}
-            counts_for = share.left(len(remaining))
-            self._make_room()
-            remaining = [
-                Piece(piece.plane, part) for piece in remaining for part in self._split(piece.tile)
-            ]
-            if not self._is_counted:  # nobody knows another count yet
-                self._count += (len(remaining) - counts_for) // len(planes)
-                total = len(planes) * self._count
-                counts_for = len(remaining)
-            share = _Share(counts_for, len(remaining))
-        yield from self._unload(results)
-        self._is_counted = True
-        if self._settings.precision == "half" and not self._difference.is_rounding_told:
-            yield from self._rounding(planes[0])
+        work = Work(remaining, len(planes), self._count)
+        work.share_out(-(-work.total * len(remaining) // (len(planes) * len(self._tiles))))
+        if order is None:
+            work.results = self._assemblies(planes)
+        return work
 
-    def _start(
-        self, remaining: list[Piece], order: Order | None, results: Mapping[Plane, Assembly]
-    ) -> Job[Started]:
+    def _start(self, work: Work, order: Order | None) -> Job[None]:
         """Begin to compute the tiles that are next."""
-        pieces = self._batches.choose(remaining, order, self._pieces_at_once)
+        pieces = self._batches.choose(work.remaining, order, self._pieces_at_once)
         self._tried = min(self._at_once, len(pieces) * self._turns)
         kept = self._batches.kept(pieces, is_alike=self._policy.record is not None)
-        return (
-            yield from self._background.run(
-                self._computer.start, pieces, kept, self._tried, results or None
-            )
+        into = work.results or None
+        batch = yield from self._background.run(
+            self._computer.start, pieces, kept, self._tried, into
         )
+        work.started.append(batch)
+        for piece in batch.pieces:
+            work.remaining.remove(piece)
+
+    def _finish(self, work: Work, values: Sequence[NDArray[Any]]) -> Job[None]:
+        """Write the tiles that were begun first and are computed now, and count them."""
+        pieces = work.started.pop(0).pieces
+        for number, piece in enumerate(pieces, start=1):
+            left = work.left + len(pieces) - number
+            if work.results:
+                work.results[piece.plane].add(piece.tile.core)
+            else:
+                piece.plane.write(piece.tile.core, values[number - 1])
+                yield from self._measured(piece, values[number - 1], left, work.pieces)
+            self._is_counted = True
+            yield work.done(left)
+
+    def _begin_again(self, work: Work) -> Job[None]:
+        """After memory ran out: keep what is done, and do the rest in smaller pieces."""
+        work.take_back()
+        yield from self._unload(work.results)
+        work.results = {}
+        counts_for = work.counts_for(work.left)
+        self._make_room()
+        work.remaining = [
+            Piece(piece.plane, part) for piece in work.remaining for part in self._split(piece.tile)
+        ]
+        if not self._is_counted:  # nobody knows another count yet
+            self._count += (work.left - counts_for) // work.planes
+            work.count, counts_for = self._count, work.left
+        work.share_out(counts_for)
 
     def _assemblies(self, planes: Sequence[Plane]) -> dict[Plane, Assembly]:
         """Make room on the device for results that can stay there until all is computed."""

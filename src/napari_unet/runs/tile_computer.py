@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unet.arrays.tiles import Tile, cut_tile, within
+from napari_unet.arrays.boxes import within
+from napari_unet.arrays.mirroring import cut_tile
 from napari_unet.network.devices import free_memory
 from napari_unet.network.graph_inference import GraphInferenceNet
 from napari_unet.network.graph_net import GraphNet
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unet.arrays.normalize import Statistics
+    from napari_unet.arrays.tiles import Tile
     from napari_unet.models.model import Model
     from napari_unet.network.policy import DevicePolicy
     from napari_unet.settings import SegmentSettings
