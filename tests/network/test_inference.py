@@ -15,9 +15,12 @@ import torch
 from napari_unet.network import folding, inference
 from napari_unet.network.blocks import Block
 from napari_unet.network.folding import ColumnsTogether, PairwiseMaxPool, folded_copy
+from napari_unet.network.graph_inference import GraphInferenceNet
 from napari_unet.network.inference import InferenceNet
+from napari_unet.network.parts import NobodyWaits
 from napari_unet.network.unet import UNet
 from napari_unet.settings import Architecture
+from tests.graphs import shaken_net, small_graph
 
 CPU = torch.device("cpu")
 LIGHT = {"norm": "batch", "relu_after_upsampling": True, "output_kernel": 3}
@@ -200,6 +203,22 @@ def test_half_precision_is_near_and_comes_back_as_single() -> None:
     assert half.dtype == torch.float32
     difference = half.sigmoid() - whole(net, image).sigmoid()
     assert 0 < difference.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["U-Net", "list of layers"])
+def test_it_ends_before_the_next_layer_once_nobody_waits(kind: str) -> None:
+    asked: list[bool] = []
+
+    def is_left() -> bool:
+        asked.append(len(asked) >= 5)
+        return asked[-1]
+
+    net = make_net() if kind == "U-Net" else shaken_net(small_graph(), 0)
+    made = InferenceNet if isinstance(net, UNet) else GraphInferenceNet
+    copy = made(net, CPU, is_left=is_left)  # type: ignore[arg-type]  # each its own kind
+    with pytest.raises(NobodyWaits):
+        copy(torch.zeros(1, 1, 64, 64))
+    assert asked == [False] * 5 + [True]
 
 
 def test_memory_of_features_is_taken_once_and_large_enough() -> None:

@@ -5,6 +5,7 @@ to the bottom of the U, and what is compared is the logits, in units of their de
 float64. With default weights and probabilities even wrong tiles differ by less than 1e-5.
 """
 
+import threading
 import time
 from threading import Event
 
@@ -447,6 +448,27 @@ def test_after_a_cancel_no_further_tile_is_computed(tiny):
     while not isinstance(next(job), TileDone):
         pass
     job.close()
+    assert len(seen) == 1
+
+
+def test_after_a_cancel_a_tile_ends_before_its_next_layer(tiny):
+    begun, release, seen = Event(), Event(), []
+
+    def wait_for_the_cancel(*_):
+        begun.set()
+        release.wait(20)
+
+    tiny.net.output.register_forward_pre_hook(lambda *_: seen.append(1))
+    predict(tiny, make_image(60, 60))
+    tiny.net.down[0].register_forward_pre_hook(wait_for_the_cancel)
+    job = predict_steps(tiny, make_image(60, 60), "YX", SegmentSettings(device="cpu"))
+    while not begun.is_set():
+        next(job)
+    job.close()
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("napari-unet"):
+            thread.join(20)
     assert len(seen) == 1
 
 

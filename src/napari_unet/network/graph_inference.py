@@ -25,6 +25,7 @@ from napari_unet.network.parts import (
     Box,
     Part,
     channels_last,
+    end_when,
     move_channels_last,
     with_all_digits,
 )
@@ -32,7 +33,7 @@ from napari_unet.network.receptive_field import Span
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -67,10 +68,16 @@ class GraphInferenceNet:
         Where to compute.
     dtype : torch.dtype, optional
         Precision of weights and features; that of the network if not given.
+    is_left : callable, optional
+        Asked before each layer whether nobody waits for the answer any more; then it ends.
     """
 
     def __init__(
-        self, net: GraphNet, device: torch.device, dtype: torch.dtype | None = None
+        self,
+        net: GraphNet,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        is_left: Callable[[], bool] = bool,
     ) -> None:
         self.device, self.dtype = device, dtype or next(net.parameters()).dtype
         self._net = folded_graph_net(net)
@@ -78,6 +85,7 @@ class GraphInferenceNet:
         self._is_exact, self._output_size = net.exact, net.output_size
         self._readers = count_readers(self._net.architecture)
         self._prepare_layers()
+        end_when(self._net, is_left)
         self._planned = lru_cache(maxsize=64)(self._plan)
 
     def __call__(self, x: Tensor, kept: Sequence[slice] | None = None) -> Tensor:

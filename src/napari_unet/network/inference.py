@@ -33,6 +33,7 @@ from napari_unet.network.parts import (
     Part,
     box_of,
     channels_last,
+    end_when,
     length,
     move_channels_last,
     whole_box,
@@ -41,7 +42,7 @@ from napari_unet.network.parts import (
 from napari_unet.network.receptive_field import Span, layer_reads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari_unet.network.unet import UNet
 
@@ -65,6 +66,8 @@ class InferenceNet:
         Precision of weights and features; that of the network if not given.
     strip_bytes : int, optional
         How much a strip of rows may take; if not given, what suits the device and the memory.
+    is_left : callable, optional
+        Asked before each layer whether nobody waits for the answer any more; then it ends.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class InferenceNet:
         device: torch.device,
         dtype: torch.dtype | None = None,
         strip_bytes: int | None = None,
+        is_left: Callable[[], bool] = bool,
     ) -> None:
         self.device, self.dtype = device, dtype or next(net.parameters()).dtype
         is_cpu = device.type == "cpu"
@@ -81,6 +85,7 @@ class InferenceNet:
         if is_cpu:
             speed_up_on_cpu(self._net)
         move_channels_last(self._net, device, self.dtype)
+        end_when(self._net, is_left)
         self._chosen_strip_bytes = strip_bytes
         self._memory = Memory()
 

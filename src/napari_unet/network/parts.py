@@ -10,7 +10,7 @@ import torch
 from napari_unet.network.receptive_field import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Box = tuple[Span, ...]
 """One span per spatial axis."""
@@ -67,6 +67,30 @@ def move_channels_last(net: torch.nn.Module, device: torch.device, dtype: torch.
     for parameter in net.parameters():
         if parameter.ndim > 2:
             parameter.data = channels_last(parameter.data)
+
+
+class NobodyWaits(Exception):
+    """The answer is not wanted any more."""
+
+
+def end_when(net: torch.nn.Module, is_left: Callable[[], bool]) -> None:
+    """Let a network end before its next layer once nobody waits for its answer.
+
+    Parameters
+    ----------
+    net : Module
+        Its layers raise NobodyWaits.
+    is_left : callable
+        Asked before each layer.
+    """
+
+    def ask(*_: object) -> None:
+        """Raise if the answer is not wanted any more."""
+        if is_left():
+            raise NobodyWaits
+
+    for layer in net.modules():
+        layer.register_forward_pre_hook(ask)
 
 
 def with_all_digits(logits: torch.Tensor) -> torch.Tensor:

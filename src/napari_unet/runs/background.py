@@ -2,13 +2,14 @@
 
 One tile of a large network, or the watershed of a large plane, takes longer than a person waits
 for Cancel. Such a call runs in a thread while the job says, many times a second, that it is
-alive. A cancelled job returns at once; the thread ends with the call it is in, and what it
-computed is dropped.
+alive. A cancelled job returns at once; the thread ends with the call it is in, or sooner if that
+asks whether anybody waits, and what it computed is dropped.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from napari_unet.network.threads import release_idle_threads
@@ -28,6 +29,7 @@ class Background:
     """A thread for one job; used in a ``with``, and left at once when the job is closed."""
 
     def __init__(self) -> None:
+        self._is_left = Event()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="napari-unet")
 
     def __enter__(self) -> Self:
@@ -37,7 +39,12 @@ class Background:
 
     def __exit__(self, *error: object) -> None:
         """Leave the thread to finish its call; it starts no other."""
+        self._is_left.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def is_left(self) -> bool:
+        """Say whether nobody waits for what is computed any more."""
+        return self._is_left.is_set()
 
     def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Call a function in the thread, yielding until it is done; its errors are raised here.

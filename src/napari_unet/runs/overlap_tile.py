@@ -269,9 +269,7 @@ class OverlapTile:
         how = smallest_tile(net, self._halo), self._halo, *grid_of(net)
         small = split_tile(self._tiles[len(self._tiles) // 2], self._shape, *how)
         piece = Piece(plane, small[len(small) // 2])
-        exact = TileComputer(
-            self._model, self._settings, computer.device, torch.float32, self._policy
-        )
+        exact = self._computer_on(computer.device, torch.float32)
         yield from self._difference.rounding(computer, exact, piece)
 
     def _use(self, device: torch.device, precision: Precision) -> None:
@@ -279,7 +277,7 @@ class OverlapTile:
         net = self._model.net
         dtype = choose_dtype(precision, device, next(net.parameters()).dtype)
         self._policy = self._choose_policy(device, is_streamed=self._is_streamed)
-        self._computer = TileComputer(self._model, self._settings, device, dtype, self._policy)
+        self._computer = self._computer_on(device, dtype)
         self._is_less = False
         budget = self._policy.budget_bytes
         tile_px = self._settings.tile_px or default_tile(net, self._shape, self._halo, budget)
@@ -295,6 +293,11 @@ class OverlapTile:
         self._tried = self._at_once
         is_less = self._tiles != wanted or self._at_once < most
         self._fitted = fitted if is_less else None
+
+    def _computer_on(self, device: torch.device, dtype: torch.dtype) -> TileComputer:
+        """Return what computes tiles, until the job is left."""
+        how = self._settings, device, dtype, self._policy
+        return TileComputer(self._model, *how, is_left=self._background.is_left)
 
     def _plan(self, tile_px: int) -> None:
         """Lay the tiles on the network's grid."""

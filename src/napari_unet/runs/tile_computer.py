@@ -94,6 +94,8 @@ class TileComputer:
         With which numbers.
     policy : DevicePolicy
         What suits the device.
+    is_left : callable, optional
+        Says whether nobody waits for the probabilities any more.
     """
 
     def __init__(
@@ -103,8 +105,9 @@ class TileComputer:
         device: torch.device,
         dtype: torch.dtype,
         policy: DevicePolicy,
+        is_left: Callable[[], bool] = bool,
     ) -> None:
-        self._model, self._settings = model, settings
+        self._model, self._settings, self._is_left = model, settings, is_left
         self.device, self.dtype, self._policy = device, dtype, policy
         self._compute: Recorded | None = None
 
@@ -211,9 +214,9 @@ class TileComputer:
         """Make the network's private copy, and what is recorded of it."""
         given = self._model.net
         net = (
-            GraphInferenceNet(given, self.device, self.dtype)
+            GraphInferenceNet(given, self.device, self.dtype, is_left=self._is_left)
             if isinstance(given, GraphNet)
-            else InferenceNet(given, self.device, self.dtype)
+            else InferenceNet(given, self.device, self.dtype, is_left=self._is_left)
         )
 
         def probabilities(seen: torch.Tensor, kept: Sequence[slice]) -> torch.Tensor:
