@@ -15,7 +15,7 @@ import torch
 
 from napari_unet.arrays.normalize import measure, normalize
 from napari_unet.arrays.tiles import Tile
-from napari_unet.errors import Cancelled, ImageError, TileSizeError
+from napari_unet.errors import Cancelled, DeviceError, ImageError, TileSizeError
 from napari_unet.files.images import read_image
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
@@ -470,6 +470,71 @@ def test_after_a_cancel_a_tile_ends_before_its_next_layer(tiny):
         if thread.name.startswith("napari-unet"):
             thread.join(20)
     assert len(seen) == 1
+
+
+def test_a_run_ends_at_once_when_a_function_that_was_given_fails(tiny):
+    failure, computed = ZeroDivisionError(), []
+    tiny.net.down[0].register_forward_hook(lambda *_: computed.append(1))
+
+    def fail(event):
+        if isinstance(event, TileDone):
+            raise failure
+
+    with pytest.raises(ZeroDivisionError):
+        predict(tiny, make_image(300, 300), settings=SMALL_TILES, progress=fail)
+    names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
+    deadline = time.monotonic() + 10
+    while any(name.startswith("napari-unet") for name in names) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        names = {thread.name for thread in threading.enumerate()}
+    assert not any(name.startswith("napari-unet") for name in names), "the failure holds the job"
+    assert len(computed) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_memory_that_runs_out_while_an_image_is_measured_is_told(tiny, times):
+    class Tight:
+        """An array that cannot be read so many times."""
+
+        def __init__(self, array):
+            self.array, self.shape, self.dtype, self.left = array, array.shape, array.dtype, times
+
+        def __getitem__(self, index):
+            self.left -= 1
+            if self.left >= 0:
+                raise MemoryError
+            return self.array[index]
+
+    image, said = make_image(60, 60), []
+    if times == 2:
+        with pytest.raises(DeviceError, match=r"ran out while the image was being measured"):
+            predict(tiny, Tight(image))
+        return
+    probability = predict(tiny, Tight(image), progress=said.append)
+    assert (probability == predict(tiny, image)).all()
+    assert [event.text for event in said if isinstance(event, Note)] == [
+        "Memory ran out while the image was being measured; once more."
+    ]
+
+
+def test_memory_that_runs_out_once_while_a_tile_is_written_costs_nothing(tiny):
+    class Tight:
+        """An array that cannot be written to the second time."""
+
+        def __init__(self, shape):
+            self.array, self.shape, self.writes = np.zeros(shape), shape, 0
+            self.dtype = self.array.dtype
+
+        def __setitem__(self, index, values):
+            self.writes += 1
+            if self.writes == 2:
+                raise MemoryError
+            self.array[index] = values
+
+    image = make_image(100, 100)
+    out = Tight((1, 100, 100))
+    predict(tiny, image, settings=SMALL_TILES, out=out)
+    assert out.array == pytest.approx(predict(tiny, image), abs=1e-5)
 
 
 def test_the_model_is_left_as_it_was(tiny):

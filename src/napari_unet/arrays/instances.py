@@ -98,9 +98,10 @@ def find_instances_steps(
     ModelError
         If the number of maps is not the number of outputs.
     """
-    if len(probability) != len(outputs):
+    maps = probability.shape[0]  # a zarr array has no length
+    if maps != len(outputs):
         raise ModelError(
-            f"The network gave {len(probability)} maps, its card names {len(outputs)} outputs "
+            f"The network gave {maps} maps, its card names {len(outputs)} outputs "
             f"({', '.join(outputs)}). Use the card that belongs to the weights."
         )
 

@@ -6,6 +6,7 @@ plane that is scaled (Object size): that one is in memory while it is its turn.
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from napari_unet.arrays.blocks import cut_blocks, plan_blocks
 from napari_unet.arrays.channels import check_channels
 from napari_unet.arrays.normalize import check_grey_values, measure_steps
 from napari_unet.arrays.reading import PlaneReader
+from napari_unet.errors import DeviceError
 from napari_unet.files.zarrs import writing
 from napari_unet.network.allocator import return_memory
 from napari_unet.runs.overlap_tile import OverlapTile
-from napari_unet.runs.progress import Job, TileDone
+from napari_unet.runs.progress import Job, Note, TileDone
 from napari_unet.runs.restart import Fingerprint, Unfinished, identify
 from napari_unet.runs.tile_computer import Plane
 from napari_unet.runs.zoom import choose_zoom, rescaled, resize, zoomed_shape
@@ -201,7 +203,11 @@ class PlaneRun:
         def write(core: Core, values: NDArray[Any]) -> None:
             """Write a core to its place."""
             with writing(self._out):
-                out[(slice(None), *core)] = values
+                try:
+                    out[(slice(None), *core)] = values
+                except MemoryError:  # a zarr array needs some to pack its chunks
+                    gc.collect()
+                    out[(slice(None), *core)] = values
                 if unfinished is not None:
                     unfinished.add(index, core)
             if self._is_streamed:
@@ -259,6 +265,23 @@ class PlaneRun:
         return next_of
 
     def _measure(
+        self, channels: PlaneReader | Fingerprint, windows: Sequence[Core]
+    ) -> Job[Statistics]:
+        """Measure a plane, window by window; once more if memory runs out."""
+        try:
+            return (yield from self._measure_once(channels, windows))
+        except MemoryError:
+            gc.collect()
+            yield Note("Memory ran out while the image was being measured; once more.")
+        try:
+            return (yield from self._measure_once(channels, windows))
+        except MemoryError as error:
+            raise DeviceError(
+                "Memory of this computer ran out while the image was being measured. Close other "
+                "programs, or give the image as a zarr array of small chunks."
+            ) from error
+
+    def _measure_once(
         self, channels: PlaneReader | Fingerprint, windows: Sequence[Core]
     ) -> Job[Statistics]:
         """Measure a plane, window by window."""

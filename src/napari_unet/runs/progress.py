@@ -100,17 +100,19 @@ def drive(
     if progress is not None and not callable(progress):
         raise _not_callable("progress", progress)
     is_cancelled = as_question("cancel", cancel)
-    while True:
-        try:
-            event = next(job)
-        except StopIteration as end:
-            result: R = end.value
-            return result
-        if progress is not None:
-            progress(event)
-        if is_cancelled():
-            job.close()
-            raise Cancelled("Cancelled; nothing was changed.")
+    try:
+        while True:
+            try:
+                event = next(job)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            if progress is not None:
+                progress(event)
+            if is_cancelled():
+                raise Cancelled("Cancelled; nothing was changed.")
+    finally:
+        job.close()  # also if a function that was given fails
 
 
 def as_question(name: str, given: Cancel | None) -> Callable[[], bool]:
