@@ -215,7 +215,8 @@ def test_it_ends_before_the_next_layer_once_nobody_waits(kind: str) -> None:
 
     net = make_net() if kind == "U-Net" else shaken_net(small_graph(), 0)
     made = InferenceNet if isinstance(net, UNet) else GraphInferenceNet
-    copy = made(net, CPU, is_left=is_left)  # type: ignore[arg-type]  # each its own kind
+    copy = made(net, CPU)  # type: ignore[arg-type]  # each its own kind
+    copy.end_when(is_left)
     with pytest.raises(NobodyWaits):
         copy(torch.zeros(1, 1, 64, 64))
     assert asked == [False] * 5 + [True]

@@ -68,16 +68,10 @@ class GraphInferenceNet:
         Where to compute.
     dtype : torch.dtype, optional
         Precision of weights and features; that of the network if not given.
-    is_left : callable, optional
-        Asked before each layer whether nobody waits for the answer any more; then it ends.
     """
 
     def __init__(
-        self,
-        net: GraphNet,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
-        is_left: Callable[[], bool] = bool,
+        self, net: GraphNet, device: torch.device, dtype: torch.dtype | None = None
     ) -> None:
         self.device, self.dtype = device, dtype or next(net.parameters()).dtype
         self._net = folded_graph_net(net)
@@ -85,8 +79,17 @@ class GraphInferenceNet:
         self._is_exact, self._output_size = net.exact, net.output_size
         self._readers = count_readers(self._net.architecture)
         self._prepare_layers()
-        end_when(self._net, is_left)
         self._planned = lru_cache(maxsize=64)(self._plan)
+
+    def end_when(self, is_left: Callable[[], bool]) -> None:
+        """End before the next layer once nobody waits for the answer.
+
+        Parameters
+        ----------
+        is_left : callable
+            Asked before each layer.
+        """
+        end_when(self._net, is_left)
 
     def __call__(self, x: Tensor, kept: Sequence[slice] | None = None) -> Tensor:
         """Compute logits.

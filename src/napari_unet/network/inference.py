@@ -66,8 +66,6 @@ class InferenceNet:
         Precision of weights and features; that of the network if not given.
     strip_bytes : int, optional
         How much a strip of rows may take; if not given, what suits the device and the memory.
-    is_left : callable, optional
-        Asked before each layer whether nobody waits for the answer any more; then it ends.
     """
 
     def __init__(
@@ -76,7 +74,6 @@ class InferenceNet:
         device: torch.device,
         dtype: torch.dtype | None = None,
         strip_bytes: int | None = None,
-        is_left: Callable[[], bool] = bool,
     ) -> None:
         self.device, self.dtype = device, dtype or next(net.parameters()).dtype
         is_cpu = device.type == "cpu"
@@ -85,9 +82,18 @@ class InferenceNet:
         if is_cpu:
             speed_up_on_cpu(self._net)
         move_channels_last(self._net, device, self.dtype)
-        end_when(self._net, is_left)
         self._chosen_strip_bytes = strip_bytes
         self._memory = Memory()
+
+    def end_when(self, is_left: Callable[[], bool]) -> None:
+        """End before the next layer once nobody waits for the answer.
+
+        Parameters
+        ----------
+        is_left : callable
+            Asked before each layer.
+        """
+        end_when(self._net, is_left)
 
     def __call__(self, x: torch.Tensor, kept: Sequence[slice] | None = None) -> torch.Tensor:
         """Compute logits.

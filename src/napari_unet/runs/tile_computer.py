@@ -214,10 +214,11 @@ class TileComputer:
         """Make the network's private copy, and what is recorded of it."""
         given = self._model.net
         net = (
-            GraphInferenceNet(given, self.device, self.dtype, is_left=self._is_left)
+            GraphInferenceNet(given, self.device, self.dtype)
             if isinstance(given, GraphNet)
-            else InferenceNet(given, self.device, self.dtype, is_left=self._is_left)
+            else InferenceNet(given, self.device, self.dtype)
         )
+        net.end_when(self._is_left)
 
         def probabilities(seen: torch.Tensor, kept: Sequence[slice]) -> torch.Tensor:
             """Run the network; what is too large a number for half precision becomes NaN."""
