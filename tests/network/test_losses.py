@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from napari_unet.network.losses import cross_entropy, masked_loss, soft_dice
+from napari_unet.network.losses import cross_entropy, masked_loss, soft_dice, two_sided_dice
 
-PARTS = [cross_entropy, soft_dice, masked_loss]
+PARTS = [cross_entropy, soft_dice, two_sided_dice, masked_loss]
 ACTIVATIONS = ["sigmoid", "softmax"]
 
 
@@ -50,6 +50,26 @@ def test_the_soft_dice_of_hard_answers_is_one_minus_the_dice_coefficient():
     answer[..., 10:30, 20:40] = 1
     loss = soft_dice((answer - 0.5) * 100, truth, torch.ones(1, 1, 40, 40))
     assert loss.item() == pytest.approx(1 - 2 * 200 / 800, abs=2e-3)
+
+
+def test_the_two_sided_dice_is_the_mean_of_that_of_the_objects_and_that_of_the_rest():
+    logits, targets, weights = batch()
+    sides = (
+        soft_dice(sign * logits, side, weights) for sign, side in ((1, targets), (-1, 1 - targets))
+    )
+    torch.testing.assert_close(two_sided_dice(logits, targets, weights), sum(sides) / 2)
+    torch.testing.assert_close(
+        two_sided_dice(logits, targets, weights, "softmax"),
+        soft_dice(logits, targets, weights, "softmax"),
+    )
+
+
+def test_where_objects_cover_nearly_all_the_two_sided_dice_sees_a_membrane_that_is_missed():
+    cells = torch.ones(1, 1, 40, 40)
+    cells[..., 20:22] = 0  # a membrane
+    everything, ones = torch.full((1, 1, 40, 40), 20.0), torch.ones(1, 1, 40, 40)
+    assert soft_dice(everything, cells, ones) < 0.03
+    assert two_sided_dice(everything, cells, ones) > 0.5
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -101,7 +121,7 @@ def test_the_loss_is_least_where_the_answer_equals_a_soft_target(loss):
 def test_the_sum_is_the_sum_of_its_parts_in_half_precision_too():
     logits, targets, weights = batch()
     whole = masked_loss(logits, targets, weights)
-    parts = cross_entropy(logits, targets, weights) + soft_dice(logits, targets, weights)
+    parts = cross_entropy(logits, targets, weights) + two_sided_dice(logits, targets, weights)
     torch.testing.assert_close(whole, parts)
     half = masked_loss(logits.bfloat16(), targets, weights)
     assert half.dtype == torch.float32

@@ -7,7 +7,7 @@ import pytest
 
 from napari_unet.models.card import Card
 from napari_unet.runs.evaluate import Part, score
-from napari_unet.runs.thresholds import fit_threshold, score_checks, try_thresholds
+from napari_unet.runs.thresholds import fit_threshold, score_fitted, with_threshold
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 
 CARD = Card(
@@ -32,19 +32,16 @@ def part(inside: float, around: float, seed: int = 0) -> Part:
 
 
 def fitted(*parts: Part) -> float:
-    checks = [try_thresholds(CARD, [each], SEGMENT) for each in parts]
-    return fit_threshold(SEGMENT.instances.threshold, checks)
+    return score_fitted(CARD, parts, SEGMENT)[1]
 
 
-def judged(*parts: Part, fit: bool = True) -> float | None:
-    checks = [try_thresholds(CARD, [each], SEGMENT) for each in parts] if fit else []
-    return score_checks(CARD, [[each] for each in parts], checks, SEGMENT).ap50
-
-
-def test_what_is_counted_is_what_the_score_is_made_of() -> None:
-    for each in (part(0.9, 0.1), part(0.9, 0.52), part(0.45, 0.1)):
-        found, whole = try_thresholds(CARD, [each], SEGMENT)[0.5]
-        assert found / whole == pytest.approx(score(CARD, [each], SEGMENT).ap50)
+def test_what_is_scored_is_what_is_found_with_the_fitted_threshold() -> None:
+    parts = [part(0.9, 0.52, 1), part(0.9, 0.52, 2)]
+    scores, threshold = score_fitted(CARD, parts, SEGMENT)
+    assert threshold != 0.5
+    assert scores == score(CARD, parts, with_threshold(SEGMENT, threshold))
+    assert scores.objects is not None
+    assert scores.objects.score == scores.ap50 == 1
 
 
 @pytest.mark.parametrize(
@@ -61,21 +58,39 @@ def test_what_is_counted_is_what_the_score_is_made_of() -> None:
 def test_half_of_the_way_to_the_best_one_is_gone_or_all_of_it(
     ap: dict[float, int], threshold: float
 ) -> None:
-    assert fit_threshold(0.5, [{tried: (right, 100) for tried, right in ap.items()}]) == threshold
+    assert fit_threshold(0.5, {tried: (right, 100) for tried, right in ap.items()}) == threshold
 
 
 def test_the_threshold_follows_the_probabilities() -> None:
     assert fitted(part(0.9, 0.52)) == 0.6
     assert fitted(part(0.45, 0.1)) == 0.4
-    assert fitted(part(0.9, 0.1)) == fitted() == 0.5
+    assert fitted(part(0.9, 0.1)) == 0.5
 
 
-def test_each_check_is_judged_with_the_threshold_of_the_other() -> None:
-    too_high, too_low = part(0.9, 0.52, 1), part(0.45, 0.1)
-    assert judged(too_high, part(0.9, 0.52, 2)) == 1
-    assert judged(too_high, too_low) == pytest.approx(0, abs=0.01), "neither suits the other"
+def test_the_threshold_is_that_of_all_parts_together() -> None:
+    too_low, fine = part(0.45, 0.1), part(0.9, 0.1)
+    assert fitted(too_low, fine) == 0.4, "suits both"
+    too_high = part(0.9, 0.52)
+    assert fitted(too_high, too_low) == 0.6, "there is more to gain: wrong labels vanish, too"
 
 
-def test_without_another_check_objects_are_found_as_so_far() -> None:
-    assert judged(part(0.9, 0.52)) == 0
-    assert judged(part(0.9, 0.52), part(0.9, 0.52), fit=False) == 0
+def test_each_place_is_judged_with_what_the_others_suggest() -> None:
+    """Objects of which all but one are found best at 0.5; that one alone would move it."""
+    odd = part(0.9, 0.1)
+    odd.probability[0, :30, :30] = part(0.45, 0.1).probability[0, :30, :30]
+    usual = score(CARD, [odd], SEGMENT)
+    scores, threshold = score_fitted(CARD, [odd], SEGMENT)
+    assert (usual.tp, scores.tp) == (15, 16)
+    assert threshold == 0.4
+    assert scores.objects is not None
+    assert scores.objects.score == pytest.approx(15 / 16), "it may not be judged on itself"
+
+
+def test_without_a_better_threshold_the_tallies_are_those_of_the_usual_one() -> None:
+    each = part(0.9, 0.1)
+    scores, usual = score_fitted(CARD, [each], SEGMENT)[0], score(CARD, [each], SEGMENT)
+    for mine, theirs in ((scores.objects, usual.objects), (scores.pixels, usual.pixels)):
+        assert mine is not None
+        assert theirs is not None
+        np.testing.assert_array_equal(mine.right, theirs.right)
+        np.testing.assert_array_equal(mine.whole, theirs.whole)

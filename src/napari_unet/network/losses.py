@@ -65,7 +65,7 @@ def masked_loss(
     Tensor, no dimensions
         The loss; 0 (with a gradient of 0) if all weights are 0.
     """
-    parts = {"cross-entropy": cross_entropy, "dice": soft_dice}
+    parts = {"cross-entropy": cross_entropy, "dice": two_sided_dice}
     chosen = parts.values() if kind == "both" else [parts[kind]]
     losses = [loss(logits, targets, weights, activation, add_up) for loss in chosen]
     return torch.stack(losses).sum()
@@ -135,11 +135,38 @@ def soft_dice(
     """
     logits = as_logits(logits, activation)
     probability = logits.softmax(dim=1) if activation == "softmax" else logits.sigmoid()
-    over = [0, *range(2, logits.ndim)]
-    both = (weights * probability * targets).sum(dim=over)
-    either = (weights * (probability**2 + targets**2)).sum(dim=over)
-    sums = add_up(torch.stack([both, either]))
-    return (1 - (2 * sums[0] + SMOOTHING) / (sums[1] + SMOOTHING)).mean()
+    return _dice_loss(probability, targets, weights, add_up)
+
+
+def two_sided_dice(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    activation: Activation = "sigmoid",
+    add_up: AddUp = alone,
+) -> Tensor:
+    """Soft Dice loss of the outputs and of what is left beside them, averaged.
+
+    Where objects cover most of an image, as cells between membranes do, their own overlap hardly
+    tells a membrane from a gap in it, and a network that is to make it small calls everything an
+    object. The overlap of the rest tells. For a softmax, the rest of one class is the others, which
+    have outputs of their own: there it is :func:`soft_dice`.
+
+    Parameters
+    ----------
+    logits, targets, weights, activation, add_up : object
+        See :func:`masked_loss`.
+
+    Returns
+    -------
+    Tensor, no dimensions, range 0..1
+        0 where answer and target agree everywhere that counts.
+    """
+    if activation == "softmax":
+        return soft_dice(logits, targets, weights, activation, add_up)
+    probability = as_logits(logits, activation).sigmoid()
+    answers, truths = (torch.cat([side, 1 - side], dim=1) for side in (probability, targets))
+    return _dice_loss(answers, truths, weights, add_up)
 
 
 def as_logits(answer: Tensor, activation: Activation) -> Tensor:
@@ -149,6 +176,15 @@ def as_logits(answer: Tensor, activation: Activation) -> Tensor:
     """
     answer = answer.float()
     return answer.logit(eps=TINY) if activation == "none" else answer
+
+
+def _dice_loss(probability: Tensor, targets: Tensor, weights: Tensor, add_up: AddUp) -> Tensor:
+    """One minus the Dice overlap of each map, averaged over the maps."""
+    over = [0, *range(2, probability.ndim)]
+    both = (weights * probability * targets).sum(dim=over)
+    either = (weights * (probability**2 + targets**2)).sum(dim=over)
+    sums = add_up(torch.stack([both, either]))
+    return (1 - (2 * sums[0] + SMOOTHING) / (sums[1] + SMOOTHING)).mean()
 
 
 def _at_least_tiny(total: Tensor) -> Tensor:

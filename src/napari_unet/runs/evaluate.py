@@ -281,6 +281,32 @@ def score_labels(card: Card, judged: Sequence[Judged]) -> Scores:
     Scores
         Over all of them.
     """
+    objects, pixels = tally(card, judged)
+    if objects is None:
+        return _score_classes(pixels)
+    pooled = metrics.pooled(metrics.evaluate(*parts) for parts in judged)
+    counts = {name: int(pooled[name]) for name in metrics.COUNTS}
+    scores = {name: pooled[name] for name in SCORE_NAMES if name not in metrics.COUNTS}
+    return Scores(**scores, **counts, objects=objects, pixels=pixels)  # type: ignore[arg-type]
+
+
+def tally(card: Card, judged: Sequence[Judged]) -> tuple[Tally | None, Tally]:
+    """Count in each place what is right.
+
+    Parameters
+    ----------
+    card : Card
+        Tells objects from classes.
+    judged : sequence of (ndarray of int, ndarray of int, ndarray of bool)
+        Labels, truth and where it is known; see :func:`find_in`.
+
+    Returns
+    -------
+    objects : Tally or None
+        AP at IoU 0.5; None for classes.
+    pixels : Tally
+        IoU.
+    """
     classes = max(2, len(card.outputs)) if card.labels == "semantic" else None
     names = divide(
         [truth for _, truth, _ in judged],
@@ -289,13 +315,7 @@ def score_labels(card: Card, judged: Sequence[Judged]) -> Scores:
     )
     count = 1 + max(int(name.max()) for name in names)
     pixels = _tally_pixels(judged, names, count, classes)
-    if classes is not None:
-        return _score_classes(pixels)
-    pooled = metrics.pooled(metrics.evaluate(*parts) for parts in judged)
-    counts = {name: int(pooled[name]) for name in metrics.COUNTS}
-    scores = {name: pooled[name] for name in SCORE_NAMES if name not in metrics.COUNTS}
-    objects = _tally_objects(judged, names, count)
-    return Scores(**scores, **counts, objects=objects, pixels=pixels)  # type: ignore[arg-type]
+    return None if classes else _tally_objects(judged, names, count), pixels
 
 
 def _tally_objects(

@@ -40,12 +40,7 @@ from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.samples import check_samples, prepare_plane, remarks_on
 from napari_unet.runs.schedule import Budget
 from napari_unet.runs.team import Team
-from napari_unet.runs.thresholds import (
-    fit_threshold,
-    score_checks,
-    try_thresholds,
-    with_threshold,
-)
+from napari_unet.runs.thresholds import score_fitted, with_threshold
 from napari_unet.runs.verdict import compare
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
@@ -59,7 +54,6 @@ if TYPE_CHECKING:
     from napari_unet.runs.held_out import Split
     from napari_unet.runs.progress import Cancel, Progress
     from napari_unet.runs.samples import Plane, Sample
-    from napari_unet.runs.thresholds import Tried
     from napari_unet.runs.verdict import Outcome
 
 
@@ -220,12 +214,7 @@ def finetune_steps(
         # 3. Learn
         if rounds.steps:
             yield Note(f"An earlier run stopped here: going on after step {rounds.steps}.")
-        tried: list[Tried] | None = [] if fits else None
-        if tried is not None:
-            for parts in rounds.found:
-                counts = yield from background.run(try_thresholds, model.card, parts, segment)
-                tried.append(counts)
-        learning = _learn(background, team, rounds, budget, planes, segment, tried, curve, kept)
+        learning = _learn(background, team, rounds, budget, planes, segment, curve, kept)
         try:
             while not is_to_stop():
                 event = next(learning, None)
@@ -252,9 +241,12 @@ def finetune_steps(
         if found:
             old = [part for parts in rounds.before[: len(found)] for part in parts]
             before = yield from background.run(score, model.card, old, segment)
-            fitted_on = (tried or [])[: len(rounds.found)]
-            after = yield from background.run(score_checks, model.card, found, fitted_on, segment)
-            threshold = fit_threshold(threshold, fitted_on)
+            new = [part for parts in found for part in parts]
+            if fits:
+                fitting = background.run(score_fitted, model.card, new, segment)
+                after, threshold = yield from fitting
+            else:
+                after = yield from background.run(score, model.card, new, segment)
     if kept is not None and not goes_on:
         kept.remove()
     verdict = compare(before, after)
@@ -316,13 +308,12 @@ def _learn(
     budget: Budget,
     planes: Sequence[Plane],
     segment: SegmentSettings,
-    tried: list[Tried] | None,
     curve: list[StepDone],
     kept: Checkpoint | None,
 ) -> Job[None]:
     """Go through the rounds, to the end of the budget or until the loss is no number.
 
-    ``tried`` takes what thresholds give for each check, ``curve`` what is told of the steps.
+    ``curve`` takes what is told of the steps.
     """
     while True:
         learner = rounds.learner
@@ -331,9 +322,6 @@ def _learn(
             return
         if used >= 1:
             parts = yield from look_steps(learner.model, planes, rounds.held_out, segment)
-            if tried is not None:
-                card = learner.model.card
-                tried.append((yield from background.run(try_thresholds, card, parts, segment)))
             yield from background.run(rounds.close_check, parts)
             continue
         if kept is not None and kept.is_due:

@@ -3,14 +3,17 @@
 What is kept aside to judge a result cannot teach, and with few labels both are dear. So a training
 has three rounds (see :mod:`napari_unet.runs.held_out` for the parts)::
 
-    budget  0         0.2         0.4                              1
-            | check 1  | check 2   | all of it                      |
-            learns from  and from    begins with the mean of their
-            one part     the other   weights, and learns from both
+    budget  0               1/3              2/3                  1
+            | check 1        | check 2        | all of it           |
+            learns from        learns from      begins with the mean
+            one part           the other        of their weights, and
+                                                learns from both
 
 What each check finds in the part it has never seen, beside what the model before finds there, is
-the verdict on this training. It judges models that had less to learn from, and less time, than the
-one that comes out, so it is rather too strict. The mean of the weights of networks that learned
+the verdict on this training. It judges models that had less to learn from than the one that comes
+out, so it is rather too strict. With less time for the checks it would be stricter still, and the
+threshold that is fitted on what they give would not suit the model that comes out, which the longer
+it learns the surer it is. The mean of the weights of networks that learned
 from the same start is as good as either, mostly better [1]_: the time of the checks is not lost.
 
 Where there is too little for a verdict there is one round only.
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-CHECK_SHARE = 0.2  # of the budget, for each check
+CHECK_SHARE = 1 / 3  # of the budget, for each check
 LARGEST_SEED = 2**32
 
 

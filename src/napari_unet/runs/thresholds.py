@@ -1,126 +1,138 @@
-"""At which probability an object begins: fitted on what a network had never seen.
+"""At which probability an object begins: fitted on what networks had never seen.
 
 A network that has learned from few labels gives probabilities that are too high or too low on
 other images, and an object may be lost for the threshold alone. The checks of a training
-(:mod:`napari_unet.runs.rounds`) have looked at labels that did not teach them. The threshold goes
-half of the way to the one that would have been best there: the network that comes out has learned
-more than they had. Only where half of the way gives less than half of the gain does it go all of
-it.
+(:mod:`napari_unet.runs.rounds`) have looked at labels that did not teach them. Each of them alone
+errs in its own way, and often the two in opposite ways: what is high in the one half, which the
+first has learned, seems low beside the other. So the threshold is fitted on what they gave
+together, as the network that comes out begins with the mean of their weights. It goes half of the
+way to the one that would have been best; only where that gives less than half of the gain does it
+go all of it.
 
-To judge a check, its threshold is fitted on the other check's part. So it is never judged on what
-it was chosen by.
+Nothing is judged on what it was chosen by: whether the gain may be luck is asked place by place
+(:mod:`napari_unet.runs.places`), and a fifth of the places at a time is seen with the threshold
+that the other four suggest.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_unet.arrays.metrics import match_objects
-from napari_unet.runs.evaluate import find_in, score_labels
+import numpy as np
+
+from napari_unet.runs.evaluate import find_in, score, tally
+from napari_unet.runs.places import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unet.models.card import Card
-    from napari_unet.runs.evaluate import Judged, Part, Scores
+    from napari_unet.runs.evaluate import Part, Scores
     from napari_unet.settings import SegmentSettings
 
-    Tried = dict[float, tuple[int, int]]
+    Tried = dict[float, tuple[float, float]]
     """Of each threshold, the objects found, and these with all missed and all wrong labels."""
 
 TRIED = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LEAST_GAIN = 0.02  # of AP: for less, the threshold stays
+FOLDS = 5  # parts of the places, each seen with what the others suggest
 
 
-def try_thresholds(card: Card, parts: Sequence[Part], segment: SegmentSettings) -> Tried:
-    """Count what would be found with each threshold.
-
-    Parameters
-    ----------
-    card : Card
-        Of the model that gave the probabilities; of objects, not of classes.
-    parts : sequence of Part
-        What it gave where it had not learned, and the truth.
-    segment : SegmentSettings
-        How objects were found so far; their threshold is tried, too.
-
-    Returns
-    -------
-    dict of float to (int, int)
-        Of each threshold, the objects found, and these with all missed and all wrong labels.
-    """
-    tried = {}
-    for threshold in sorted({segment.instances.threshold, *TRIED}):
-        judged = find_in(card, parts, with_threshold(segment, threshold))
-        matches = [match_objects(labels, truth, labelled=mask) for labels, truth, mask in judged]
-        found = sum(each.tp for each in matches)
-        tried[threshold] = found, found + sum(each.fp + each.fn for each in matches)
-    return tried
-
-
-def fit_threshold(usual: float, checks: Sequence[Tried]) -> float:
+def fit_threshold(usual: float, tried: Tried) -> float:
     """Move the threshold towards the best one.
 
     Parameters
     ----------
     usual : float
         The threshold so far, 0..1.
-    checks : sequence of dict
-        What :func:`try_thresholds` gave for each check; the threshold so far is among them.
+    tried : dict of float to (float, float)
+        Of each threshold, that so far among them, the objects found, and these with all missed
+        and all wrong labels.
 
     Returns
     -------
     float
         One of those that were tried; the old one if none is better by much.
     """
-    if not checks:
-        return usual
-    ap = {}
-    for threshold in checks[0]:
-        right, whole = (sum(tried[threshold][side] for tried in checks) for side in range(2))
-        ap[threshold] = right / whole if whole else 1.0
-    best = min(ap, key=lambda tried: (-ap[tried], abs(tried - usual)))
+    ap = {threshold: right / whole if whole else 1.0 for threshold, (right, whole) in tried.items()}
+    best = min(ap, key=lambda threshold: (-ap[threshold], abs(threshold - usual)))
     gain = ap[best] - ap[usual]
     if gain < LEAST_GAIN:
         return usual
     middle = (usual + best) / 2
-    halfway = min(ap, key=lambda tried: (round(abs(tried - middle), 6), abs(tried - best)))
+    halfway = min(ap, key=lambda each: (round(abs(each - middle), 6), abs(each - best)))
     is_enough = ap[halfway] - ap[usual] >= max(LEAST_GAIN, gain / 2)
     return halfway if is_enough else best
 
 
-def score_checks(
-    card: Card,
-    found: Sequence[Sequence[Part]],
-    checks: Sequence[Tried],
-    segment: SegmentSettings,
-) -> Scores:
-    """Score what the checks gave, each with the threshold that is fitted on the others' parts.
+def score_fitted(
+    card: Card, parts: Sequence[Part], segment: SegmentSettings
+) -> tuple[Scores, float]:
+    """Fit the threshold on what the checks gave, and score it.
 
     Parameters
     ----------
     card : Card
-        Of their models.
-    found : sequence of sequence of Part
-        For each check, what it gave.
-    checks : sequence of dict
-        What :func:`try_thresholds` gave for each check; empty if the threshold is not fitted.
+        Of their models; of objects, not of classes.
+    parts : sequence of Part
+        What they gave where they had not learned, and the truth.
     segment : SegmentSettings
-        How objects were found so far.
+        How objects were found so far; their threshold is tried, too.
 
     Returns
     -------
-    Scores
-        Over all parts.
+    scores : Scores
+        Over all parts, with the fitted threshold; in their tallies each place is seen with what
+        the others suggest.
+    threshold : float
+        The fitted one, 0..1.
     """
-    judged: list[Judged] = []
-    for number, own in enumerate(found):
-        others = [tried for n, tried in enumerate(checks) if n != number]
-        threshold = fit_threshold(segment.instances.threshold, others)
-        judged += find_in(card, own, with_threshold(segment, threshold))
-    return score_labels(card, judged)
+    usual = segment.instances.threshold
+    objects, pixels = {}, {}
+    for threshold in sorted({usual, *TRIED}):
+        judged = find_in(card, parts, with_threshold(segment, threshold))
+        in_objects, pixels[threshold] = tally(card, judged)
+        if in_objects is None:
+            raise ValueError("a threshold was to be fitted for classes, which have none")
+        objects[threshold] = in_objects
+    fitted = fit_threshold(usual, _sums(objects))
+    seen = {
+        threshold: np.zeros(len(objects[usual].right), bool) for threshold in objects
+    }  # the places that are seen with each threshold
+    for fold in _folds(objects):
+        seen[fit_threshold(usual, _sums(objects, ~fold))] |= fold
+    scores = score(card, parts, with_threshold(segment, fitted))
+    return replace(scores, objects=_joined(objects, seen), pixels=_joined(pixels, seen)), fitted
 
 
 def with_threshold(segment: SegmentSettings, threshold: float) -> SegmentSettings:
     """Return the same settings with another threshold."""
     return segment.replace(instances=segment.instances.replace(threshold=threshold))
+
+
+def _sums(objects: dict[float, Tally], where: slice | np.ndarray = slice(None)) -> Tried:
+    """Add up what is right, and all there is, over some places."""
+    return {
+        threshold: (float(each.right[where].sum()), float(each.whole[where].sum()))
+        for threshold, each in objects.items()
+    }
+
+
+def _folds(objects: dict[float, Tally]) -> list[np.ndarray]:
+    """Part the places, neighbours together, so that there is about as much in each part."""
+    is_used = np.any([each.whole.any(axis=1) for each in objects.values()], axis=0)
+    number = (np.cumsum(is_used) - is_used) * FOLDS // max(int(is_used.sum()), 1)
+    return [number == fold for fold in range(FOLDS)]
+
+
+def _joined(tallies: dict[float, Tally], seen: dict[float, np.ndarray]) -> Tally:
+    """Take from each tally the places that are seen with its threshold."""
+    right, whole = (
+        sum(
+            getattr(tallies[threshold], side) * where[:, np.newaxis]
+            for threshold, where in seen.items()
+        )
+        for side in ("right", "whole")
+    )
+    return Tally(right, whole)
