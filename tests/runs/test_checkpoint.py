@@ -108,7 +108,7 @@ def test_what_a_run_learns_does_not_hang_on_whether_it_is_kept(model, sample, un
 
 @pytest.mark.parametrize("lost", ["_generator", "_random", "_optimizer", "_average"])
 def test_each_part_of_the_state_matters(model, sample, unbroken, tmp_path, monkeypatch, lost):
-    stopped_after(model, sample, tmp_path / "a", 4)
+    stopped_after(model, sample, tmp_path / "a", 5)  # in the middle of a round
     real = Learner.restore
 
     def forgetful(self, *state):

@@ -48,14 +48,16 @@ def test_what_is_scored_is_what_is_found_with_the_fitted_threshold() -> None:
     ("ap", "threshold"),
     [
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 60, 0.7: 70, 0.8: 5}, 0.6, id="half"),
-        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 50, 0.7: 70, 0.8: 5}, 0.7, id="all"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 50, 0.7: 70, 0.8: 5}, 0.6, id="less than half"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 45, 0.8: 70}, 0.7, id="farther"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 41, 0.8: 70}, 0.5, id="a peak"),
         pytest.param({0.3: 70, 0.4: 69, 0.5: 40, 0.6: 30, 0.7: 20, 0.8: 5}, 0.4, id="lower"),
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 60, 0.7: 20, 0.8: 5}, 0.6, id="one step"),
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 20, 0.8: 5}, 0.5, id="hardly"),
         pytest.param(dict.fromkeys((0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 0), 0.5, id="nothing helps"),
     ],
 )
-def test_half_of_the_way_to_the_best_one_is_gone_or_all_of_it(
+def test_half_of_the_way_to_the_best_one_is_gone_if_it_helps(
     ap: dict[float, int], threshold: float
 ) -> None:
     assert fit_threshold(0.5, {tried: (right, 100) for tried, right in ap.items()}) == threshold

@@ -6,8 +6,7 @@ other images, and an object may be lost for the threshold alone. The checks of a
 errs in its own way, and often the two in opposite ways: what is high in the one half, which the
 first has learned, seems low beside the other. So the threshold is fitted on what they gave
 together, as the network that comes out begins with the mean of their weights. It goes half of the
-way to the one that would have been best; only where that gives less than half of the gain does it
-go all of it.
+way to the one that would have been best, if that is better, too: a peak far away is luck.
 
 Nothing is judged on what it was chosen by: whether the gain may be luck is asked place by place
 (:mod:`napari_unet.runs.places`), and a fifth of the places at a time is seen with the threshold
@@ -57,13 +56,9 @@ def fit_threshold(usual: float, tried: Tried) -> float:
     """
     ap = {threshold: right / whole if whole else 1.0 for threshold, (right, whole) in tried.items()}
     best = min(ap, key=lambda threshold: (-ap[threshold], abs(threshold - usual)))
-    gain = ap[best] - ap[usual]
-    if gain < LEAST_GAIN:
-        return usual
     middle = (usual + best) / 2
     halfway = min(ap, key=lambda each: (round(abs(each - middle), 6), abs(each - best)))
-    is_enough = ap[halfway] - ap[usual] >= max(LEAST_GAIN, gain / 2)
-    return halfway if is_enough else best
+    return halfway if ap[halfway] - ap[usual] >= LEAST_GAIN else usual
 
 
 def score_fitted(
