@@ -48,7 +48,9 @@ def test_what_is_scored_is_what_is_found_with_the_fitted_threshold() -> None:
     ("ap", "threshold"),
     [
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 60, 0.7: 70, 0.8: 5}, 0.6, id="half"),
-        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 50, 0.7: 70, 0.8: 5}, 0.6, id="less than half"),
+        pytest.param(
+            {0.3: 10, 0.4: 20, 0.5: 40, 0.6: 50, 0.7: 70, 0.8: 5}, 0.6, id="less than half"
+        ),
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 45, 0.8: 70}, 0.7, id="farther"),
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 41, 0.8: 70}, 0.5, id="a peak"),
         pytest.param({0.3: 70, 0.4: 69, 0.5: 40, 0.6: 30, 0.7: 20, 0.8: 5}, 0.4, id="lower"),

@@ -86,14 +86,14 @@ class Question:
         value = self.value(network, reading)
         if self.number:
             choices = dict.fromkeys(dict.fromkeys((value, *self.suggested)), "")
-        form: Literal["choice", "number", "numbers"] = "number" if self.number else "choice"
+        form: Literal["choice", "number", "sizes"] = "number" if self.number else "choice"
         is_known = bool(self.fields() & reading.known)
         return Assumption(
             name=self.name,
             topic=self.topic,
             value=value,
             choices=choices,
-            form="numbers" if self.counted is not None else form,
+            form="sizes" if self.counted is not None else form,
             told_by=reading.family if is_known else "",
         )
 
