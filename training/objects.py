@@ -13,7 +13,8 @@ from napari_unet.arrays.metrics import evaluate, pooled
 from napari_unet.arrays.targets import separation_weights
 from napari_unet.models.card import DISTANCE, FOREGROUND
 from napari_unet.models.model import Model, load_model, save_model
-from napari_unet.runs.predict import find_labels, predict
+from napari_unet.runs.labelling import find_labels
+from napari_unet.runs.predict import predict
 from napari_unet.settings import InstanceSettings, SegmentSettings
 
 if TYPE_CHECKING:
