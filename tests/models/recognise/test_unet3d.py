@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.pytorch_3dunet import recognise_pytorch_3dunet
 from tests.models.recognise.comparing import is_refused, is_same, mutilated, noise, shaken
@@ -227,12 +228,30 @@ def test_the_side_of_the_norm_is_told_by_its_channels(size: tuple[int, ...], ord
         ("gce", "ELU"),
         ("cge", "ELU"),
         ("crg", "ReLU before the norm"),
+        ("crb", "ReLU before the norm"),
+        ("clg", "LeakyReLU with slope 0.01 before the norm"),
+        ("clb", "LeakyReLU with slope 0.01 before the norm"),
+        ("ceg", "ELU before the norm"),
         ("cbl", "LeakyReLU with slope 0.01"),
         ("ce", "ELU"),
     ],
 )
 def test_the_letters_that_leave_no_tensors_are_among_the_readings(order: str, title: str) -> None:
     assert same((16, 16), order=order) == [title]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("order", ["crg", "clb", "ceg"])
+def test_order_and_activation_are_assumed_and_can_be_told(order: str, residual: bool) -> None:
+    net = shaken(UNet3D(2, order=order, residual=residual), 0)
+    first = recognise(net.state_dict())[0]
+    assert {"order of norm and activation", "activation of the layers"} <= first.assumed.keys()
+    kind = {"r": "relu", "l": "leaky_relu", "e": "elu"}[order[1]]
+    for told in ({"activation": kind}, {"order": "activation-norm"}):
+        assert first.reread is not None
+        first = first.reread(told)
+    assert is_same(first, net.float(), noise(1, 1, 16, 16).float())
+    assert {"order of norm and activation", "activation of the layers"} <= first.card["told"].keys()
 
 
 @pytest.mark.parametrize("order", ["gcr", "cge", "bcr"])

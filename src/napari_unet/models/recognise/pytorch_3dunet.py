@@ -3,21 +3,25 @@
 The library spells the layers of a convolution with letters: ``gcr`` is group norm, convolution,
 ReLU. A norm before the convolution has as many channels as that reads, one behind it as many as
 it gives; where these are equal everywhere, as in residual networks, the order of the file tells.
-The letter of the activation is not in the file.
+The letter of the activation is not in the file, nor which side of a norm behind it stands on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from napari_unet.models.assumptions import YOU, Assumption, check_told, with_told
 from napari_unet.models.found import Found
 from napari_unet.models.recognise.layers import Layers
+from napari_unet.models.recognise.questions import QUESTIONS
 from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 from napari_unet.settings import Normalization
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from napari_unet.network.graph import ActivationKind
 
 FAMILY = "a network of pytorch-3dunet"
@@ -32,6 +36,13 @@ _LETTERS: dict[str, tuple[ActivationKind, float, str]] = {
     "L": ("leaky_relu", 0.1, "LeakyReLU with slope 0.1"),  # of the versions before 2024
     "e": ("elu", 1.0, "ELU"),
 }
+_PLACES = {
+    "norm-activation": ("cna", "norm behind the convolution, then activation"),
+    "activation-norm": ("can", "activation behind the convolution, then norm"),
+    "norm-first": ("nca", "norm before the convolution, activation behind it"),
+}
+"""How layers may follow each other, ``a`` for any activation."""
+_TOPICS = {question.name: question.topic for question in QUESTIONS}
 _AFTER_RESIDUAL = 0.1  # slope of LeakyReLU behind the sum, whatever it is elsewhere
 
 
@@ -47,6 +58,25 @@ class _Order:
     def activation(self) -> str:
         """The letter of the activation."""
         return next(letter for letter in self.letters if letter in _LETTERS)
+
+    @property
+    def place(self) -> str:
+        """How the layers follow each other, by the name that a person tells; empty: no norm."""
+        spelt = self.letters.replace(self.activation, "a")
+        return next((name for name, (letters, _) in _PLACES.items() if letters == spelt), "")
+
+    def placed(self, place: str) -> _Order:
+        """Return the same with its layers in another order; empty: as they are."""
+        if not place:
+            return self
+        return _Order(_PLACES[place][0].replace("a", self.activation), self.groups)
+
+    def activated(self, kind: str) -> _Order:
+        """Return the same with another activation, its slope as the library has it now."""
+        if kind == _LETTERS[self.activation][0]:
+            return self
+        letter = next(letter for letter, (name, *_) in _LETTERS.items() if name == kind)
+        return _Order(self.letters.replace(self.activation, letter), self.groups)
 
     @property
     def linear(self) -> _Order:
@@ -78,20 +108,74 @@ def recognise_pytorch_3dunet(layers: Layers) -> list[Found] | None:
         return None
     first = _first(layers)
     layers = _with_kernels(layers, Wiring(layers, FAMILY, first).spatial_dims)
-    found = []
-    for order in _orders(layers):
-        wiring = Wiring(layers, FAMILY, first)
-        _wire(wiring, order, _upsampling(layers))
-        found.append(
-            Found(
-                architecture=wiring.graph(),
-                tensors=wiring.tensors,
-                card={"normalization": Normalization(kind="mean-std"), "activation": "sigmoid"},
-                assumed=_assumed(layers, order),
-                title=_title(order),
-            )
-        )
-    return found
+    places = _norm_places(layers)
+    return [_found(layers, first, order, places) for order in _orders(layers, places)]
+
+
+def _found(
+    layers: Layers, first: str, order: _Order, places: list[str], told: Collection[str] = ()
+) -> Found:
+    """Wire the network in one order of its layers; a person may have told parts of it."""
+    wiring = Wiring(layers, FAMILY, first)
+    _wire(wiring, order, _upsampling(layers))
+    asked = _asked(order, places)
+
+    def reread(values: Mapping[str, str]) -> Found:
+        """Read it as a person says."""
+        mine = check_told(values, asked)
+        changed = order.placed(mine.get("order", order.place))
+        changed = changed.activated(mine.get("activation", _LETTERS[order.activation][0]))
+        return _found(layers, first, changed, places, {*told, *values})
+
+    topics = {one.topic: _said(one) for one in asked}
+    mine = {one.topic for one in asked if one.name in told}
+    return Found(
+        architecture=wiring.graph(),
+        tensors=wiring.tensors,
+        card={
+            "normalization": Normalization(kind="mean-std"),
+            "activation": "sigmoid",
+            "told": {topic: f"{said}." for topic, said in topics.items() if topic in mine},
+        },
+        assumed={
+            **_assumed(layers, order),
+            **{
+                topic: f"{said}: the weights do not tell."
+                for topic, said in topics.items()
+                if topic not in mine
+            },
+        },
+        title=_title(order),
+        assumptions=with_told(asked, told, YOU),
+        reread=reread,
+    )
+
+
+def _asked(order: _Order, places: list[str]) -> list[Assumption]:
+    """List what a person may tell of the layers of a convolution."""
+    kinds = {kind: words for kind, _, words in (_LETTERS[letter] for letter in "rle")}
+    kind, _, words = _LETTERS[order.activation]
+    activation = Assumption(
+        name="activation",
+        topic=_TOPICS["activation"],
+        value=kind,
+        choices={**kinds, kind: words},
+    )
+    if len(places) < 2:
+        return [activation]
+    place = Assumption(
+        name="order",
+        topic=_TOPICS["order"],
+        value=order.place,
+        choices={place: _PLACES[place][1] for place in places},
+    )
+    return [activation, place]
+
+
+def _said(asked: Assumption) -> str:
+    """Say how a point is read."""
+    words = asked.choices[asked.value]
+    return words[0].upper() + words[1:]
 
 
 def _with_kernels(layers: Layers, axes: int) -> Layers:
@@ -113,18 +197,15 @@ def _first(layers: Layers) -> str:
     return start + next((name for name in names if start + name in layers), names[0])
 
 
-def _orders(layers: Layers) -> list[_Order]:
+def _orders(layers: Layers, places: list[str]) -> list[_Order]:
     """List the orders of layers that fit, the likeliest first."""
-    where = _norm_place(layers)
-    residual = "SingleConv" not in _first(layers)
-    if where is None:
-        spelt = ["cr", "cl", "cL", "ce"]
-    elif where == "before":
-        spelt = ["ncr", "ncl", "ncL", "nce"]
-    else:
-        spelt = ["cne", "cnr", "cnl", "cnL"] if residual else ["cnr", "crn", "cnl", "cnL", "cne"]
+    is_residual = "SingleConv" not in _first(layers)
     groups = _groups(layers)
-    return [_Order(letters, groups) for letters in spelt]
+    if not places:
+        return [_Order(f"c{letter}", groups) for letter in _LETTERS]
+    # Residual networks have the library's default behind a norm: ELU.
+    letters = "erlL" if is_residual and places[0] != "norm-first" else "rlLe"
+    return [_Order(f"cn{letter}", groups).placed(place) for letter in letters for place in places]
 
 
 def _groups(layers: Layers) -> int:
@@ -138,36 +219,37 @@ def _groups(layers: Layers) -> int:
     return next(fitting, 1)
 
 
-def _norm_place(layers: Layers) -> Literal["before", "behind"] | None:
-    """Tell on which side of the convolution norms stand; None: there are none."""
+def _norm_places(layers: Layers) -> list[str]:
+    """List how norm, convolution and activation may follow each other; empty: no norms."""
+    behind = ["norm-activation", "activation-norm"]
     norms = [layer for layer in layers.of_kind("norm") if layer.name.endswith(_NORMS)]
     pairs = {f"{norm.parent}.conv": norm for norm in norms}
     for convolution in layers.of_kind("convolution"):
         norm = pairs.get(convolution.name)
         if norm is not None and len({*convolution.sizes}) > 1:
-            return "before" if norm.channels == convolution.sizes[1] else "behind"
+            return ["norm-first"] if norm.channels == convolution.sizes[1] else behind
     if not norms:
-        return None
+        return []
     keys = list(layers.tensors)
     if keys == sorted(keys):
-        return "before"  # such an order tells nothing; it is the library's default
+        return ["norm-first", *behind]  # such an order tells nothing; the library's default first
     names = [layer.name for layer in layers]
     convolution_name = f"{norms[0].parent}.conv"
     if convolution_name not in layers:
-        return "behind"
-    return "before" if names.index(norms[0].name) < names.index(convolution_name) else "behind"
+        return behind
+    is_first = names.index(norms[0].name) < names.index(convolution_name)
+    return ["norm-first"] if is_first else behind
 
 
 def _title(order: _Order) -> str:
     """Tell an order from the others."""
     name = _LETTERS[order.activation][2]
-    return f"{name} before the norm" if order.letters == "crn" else name
+    return f"{name} before the norm" if order.place == "activation-norm" else name
 
 
 def _assumed(layers: Layers, order: _Order) -> dict[str, str]:
-    """Say what is taken for granted."""
+    """Say what is taken for granted beside the layers of a convolution."""
     said = {
-        "activation of the layers": f"{_title(order)}: the weights do not tell.",
         "activation": (
             "Sigmoid, the library's default for its answer; it may as well be softmax, if "
             "classes exclude each other."

@@ -55,8 +55,10 @@ def tellable(found: Found, told: Mapping[str, str] | None = None) -> Found:
     if not isinstance(found.architecture, Graph):
         return found
     graph, sentences = found.architecture, dict[str, str]()
+    inner = {one.name for one in found.assumptions}
+    points = {name: point for name, point in _POINTS.items() if name not in inner}
     left = dict(told or {})
-    for name, question in _POINTS.items():
+    for name, question in points.items():
         if name in left and _value(graph, name) is not None:
             value = check_told({name: left.pop(name)}, [_asked(graph, name)])[name]
             graph = _changed(graph, name, value)
@@ -64,13 +66,12 @@ def tellable(found: Found, told: Mapping[str, str] | None = None) -> Found:
             sentences[question.topic] = (
                 answer.sentence if answer else question.sentence.format(value)
             )
-    of_nodes = [_asked(graph, name) for name in _POINTS if _value(graph, name) is not None]
+    of_nodes = [_asked(graph, name) for name in points if _value(graph, name) is not None]
     assumptions = (*found.assumptions, *with_told(of_nodes, told or (), YOU))
     check_told(left, assumptions)
 
     def reread(values: Mapping[str, str]) -> Found:
         """Read it as a person says."""
-        inner = {one.name for one in found.assumptions}
         mine = {name: value for name, value in values.items() if name not in inner}
         rest = {name: value for name, value in values.items() if name in inner}
         base = found.reread(rest) if rest and found.reread is not None else found
