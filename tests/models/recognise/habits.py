@@ -180,6 +180,49 @@ class Named(nn.Module):
         return self.act(self.norm(self.conv2(x)))
 
 
+class Briefly(nn.Module):
+    """A block with a shortcut, whose layers have names of two letters."""
+
+    def __init__(self, wide: int, narrow: int) -> None:
+        super().__init__()
+        self.c1, self.b1 = conv(wide, narrow), nn.BatchNorm2d(narrow)
+        self.c2, self.b2 = conv(narrow, narrow), nn.BatchNorm2d(narrow)
+        self.sk = conv(wide, narrow, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.b1(self.c1(x)))
+        return functional.relu(self.b2(self.c2(y)) + self.sk(x))
+
+
+class Alternating(nn.Module):
+    """Blocks with a shortcut, and a strided convolution between two levels, each by its name."""
+
+    def __init__(self, name: str, widths: Sequence[int], channels: int, classes: int) -> None:
+        super().__init__()
+        self.called, self.depth = name, len(widths)
+        for level, (wide, narrow) in enumerate(pairwise([channels, *widths]), start=1):
+            self.add_module(f"enc{level}", Briefly(wide, narrow))
+            if level < self.depth:
+                self.add_module(f"{name}{level}", conv(narrow, narrow, stride=2))
+        for level in range(self.depth - 1, 0, -1):
+            wide, narrow = widths[level], widths[level - 1]
+            self.add_module(f"up{level}", nn.ConvTranspose2d(wide, narrow, 2, 2))
+            self.add_module(f"dec{level}", Briefly(2 * narrow, narrow))
+        self.out = conv(widths[0], classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for level in range(1, self.depth):
+            x = getattr(self, f"enc{level}")(x)
+            skips.append(x)
+            x = getattr(self, f"{self.called}{level}")(x)
+        x = getattr(self, f"enc{self.depth}")(x)
+        for level in range(self.depth - 1, 0, -1):
+            x = torch.cat([getattr(self, f"up{level}")(x), skips.pop()], 1)
+            x = getattr(self, f"dec{level}")(x)
+        return self.out(x)
+
+
 class Bypassed(nn.Module):
     """A convolution, and two more with what they read added; no shortcut has weights."""
 

@@ -21,6 +21,7 @@ from napari_unet.models.recognise.answering import QUESTIONS
 from napari_unet.network.build import build_network
 from tests.models.recognise import nets
 from tests.models.recognise.habits import (
+    Alternating,
     Assembled,
     BothSqueezes,
     Bypassed,
@@ -306,6 +307,19 @@ def test_a_habit_that_tensors_do_not_tell_is_assumed_and_can_be_told(name: str, 
     assert {one.topic for one in loud} <= untold.assumed.keys()
     assert found.card["told"].keys() >= {one.topic for one in loud}
     assert not found.card["told"].keys() & found.assumed.keys()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["down", "pool", "d", "reduce"])
+def test_strided_convolutions_between_blocks_with_a_shortcut_halve_the_size(
+    name: str, seed: int
+) -> None:
+    chance = random.Random(seed)
+    widths, channels = draw_widths(chance), chance.randint(1, 3)
+    net = Alternating(name, widths, channels, 2)
+    tensors = weights_of(net)
+    assert difference(read(tensors, {}), net, channels) < TOLERANCE
+    assert {"pooling", "activation after downsampling"} <= recognise(tensors)[0].assumed.keys()
 
 
 @pytest.mark.parametrize("seed", range(2))

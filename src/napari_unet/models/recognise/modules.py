@@ -299,8 +299,22 @@ def _halves(units: Sequence[Unit], steps: Sequence[Step]) -> bool:
         return False
     if _HALVING.search(_own_part(units[0], _units_of(steps))):
         return True
-    is_nested = all(unit.conv.parent and not unit.is_pointwise for unit in units)
-    return len(units) > 1 and is_nested and _own_kind(units, steps)
+    if len(units) < 2 or any(unit.is_pointwise for unit in units):
+        return False
+    is_nested = all(unit.conv.parent for unit in units)
+    return (is_nested and _own_kind(units, steps)) or _part_residuals(units, steps)
+
+
+def _part_residuals(units: Sequence[Unit], steps: Sequence[Step]) -> bool:
+    """Say whether each convolution stands between two blocks with a shortcut, in neither."""
+    blocks = [step for step in steps if step.kind in _BLOCKS]
+    places = [at for at, step in enumerate(blocks) if step.units[0] in units]
+    return all(
+        0 < at < len(blocks) - 1
+        and blocks[at].kind == "unit"
+        and blocks[at - 1].kind == blocks[at + 1].kind == "residual"
+        for at in places
+    )
 
 
 def _own_part(unit: Unit, units: Iterable[Unit]) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SHORTCUTS = ("short", "skip", "res", "identity", "proj", "downsample", "match", "bypass")
 """Words in the names of shortcuts."""
+_FOREIGN = 2.0
+"""For a shortcut past a convolution that stands outside the module of both."""
 _LARGEST_UP_KERNEL = 6
 _LARGEST_DOWN_KERNEL = 4
 
@@ -195,6 +197,8 @@ def _cost(main: Sequence[Unit], shortcut: Unit, divisions: Divisions) -> float:
     """Say how unlikely a shortcut is that shares no module with what it leads past alone."""
     places = [main[0].place, main[-1].place, shortcut.place]
     cost = divisions.torn(min(places), max(places))
+    if module_of((main[-1], shortcut)) != module_of((*main, shortcut)):
+        cost += _FOREIGN  # their module does not hold what the chain begins with
     cost += 0.0 if _is_named_shortcut(shortcut) else 0.6
     return cost + (1.0 if len(main) == 1 else 0.0)
 
