@@ -322,6 +322,30 @@ def test_strided_convolutions_between_blocks_with_a_shortcut_halve_the_size(
     assert {"pooling", "activation after downsampling"} <= recognise(tensors)[0].assumed.keys()
 
 
+SHUFFLED = "order of the layers"
+
+
+@pytest.mark.parametrize("order", ["reversed", "sorted backwards", "by chance"])
+def test_a_file_in_no_order_is_read_by_its_names_and_says_so(order: str) -> None:
+    net = nets.Milesial(1, 2, bilinear=False, base=8, depth=2)
+    tensors = weights_of(net)
+    assert SHUFFLED not in recognise(tensors)[0].assumed
+    keys = list(reversed(tensors)) if order == "reversed" else sorted(tensors, reverse=True)
+    if order == "by chance":
+        random.Random(1).shuffle(keys)
+    found = recognise({key: tensors[key] for key in keys})[0]
+    assert difference(found, net, 1) < TOLERANCE
+    assert SHUFFLED in found.assumed
+    assert found.reread is not None
+    assert SHUFFLED in found.reread({"activation": "elu"}).assumed
+
+
+@pytest.mark.parametrize("name", ["a middle width in each block", "one norm for both convolutions"])
+def test_a_file_sorted_by_name_is_in_an_order(name: str) -> None:
+    tensors = weights_of(draw(RIGHT[name], 0))
+    assert SHUFFLED not in recognise(dict(sorted(tensors.items())))[0].assumed
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_kernels_of_four_all_the_way_are_put_together(seed: int) -> None:
     chance = random.Random(seed)

@@ -133,6 +133,32 @@ class Layers:
         axes = {layer.weight.ndim - 2 for layer in self.of_kind("convolution")}
         return axes.pop() if len(axes) == 1 else 0
 
+    @cached_property
+    def are_shuffled(self) -> bool:
+        """Whether the layers stand in no order in which modules give theirs.
+
+        A module gives its layers without those of others between, a sequence by its numbers, and
+        a norm its weight first.
+        """
+        left: set[str] = set()
+        inside: list[str] = []
+        last: dict[str, int] = {}
+        for layer in self:
+            parts = layer.name.split(".")[:-1]
+            modules = [".".join(parts[: at + 1]) for at in range(len(parts))]
+            left.update(module for module in inside if module not in modules)
+            if left & set(modules):
+                return True
+            inside = modules
+            if layer.index is not None:
+                if layer.index < last.get(layer.parent, 0):
+                    return True
+                last[layer.parent] = layer.index
+        norms = [layer for layer in self.of_kind("norm") if layer.is_affine]
+        names = [layer.name for layer in self]
+        is_sorted = names in (sorted(names), sorted(names, key=natural_order))
+        return not is_sorted and any(next(iter(norm.tensors)) != "weight" for norm in norms)
+
     def has_keys(self, *patterns: str) -> bool:
         """Say whether each pattern (a regular expression) fits the start of a key."""
         return all(any(re.match(pattern, key) for key in self.tensors) for pattern in patterns)

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from napari_unet.models.recognise.steps import Step
 
 _FEWEST_UNITS = 4
+_BY_NAME = (
+    "The file does not hold its layers in the order of the modules: they are put in order by their "
+    "names and shapes. Compare the answer on an image with that of the original."
+)
 _UNKNOWN_KINDS = ("linear", "other")
 
 
@@ -70,7 +74,20 @@ def recognise_plain(layers: Layers) -> list[Found] | None:
     family = find_family(layers)
     refuse_partial(network, family)
     first = first_reading(network, family)
-    return [_found(network, family, reading, title) for title, reading in likeliest(network, first)]
+    found = [
+        _found(network, family, reading, title) for title, reading in likeliest(network, first)
+    ]
+    return [_with_order(one) for one in found] if layers.are_shuffled else found
+
+
+def _with_order(found: Found) -> Found:
+    """Say that the layers of a file in no order were put in order by their names."""
+    reread = found.reread
+    return replace(
+        found,
+        assumed={**found.assumed, "order of the layers": _BY_NAME},
+        reread=reread and (lambda values: _with_order(reread(values))),
+    )
 
 
 def find_steps(layers: Layers) -> list[Step] | None:
@@ -86,10 +103,12 @@ def find_steps(layers: Layers) -> list[Step] | None:
     list of Step or None
         In the order in which they are computed; None if they are no U-Net's.
     """
+    of_file = list(layers)
     by_name = sorted(layers, key=lambda layer: natural_order(layer.name))
-    steps = _assemble(layers)
-    if steps is None and by_name != list(layers):
-        steps = _assemble(by_name)  # a file may be in no order at all
+    orders = [by_name, of_file] if layers.are_shuffled else [of_file, by_name]
+    steps = _assemble(orders[0])
+    if steps is None and by_name != of_file:
+        steps = _assemble(orders[1])
     return steps and rearranged(steps)
 
 
