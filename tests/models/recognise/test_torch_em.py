@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from napari_unet.errors import ModelError
+from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.torch_em import HALVED, recognise_torch_em
 from tests.models.recognise.comparing import (
@@ -87,11 +89,14 @@ class TorchEm(nn.Module):
         factors: tuple[tuple[int, ...], ...] = (),
         sides: bool = False,
         halved: bool = False,
+        cubes: bool = False,
     ) -> None:
         super().__init__()
         self.dims, self.halved = dims, halved
         self.factors = factors or ((2,) * dims,) * (len(widths) - 1)
-        kernels = [tuple(1 if step == 1 else 3 for step in factor) for factor in self.factors]
+        kernels = [
+            tuple(1 if step == 1 and not cubes else 3 for step in factor) for factor in self.factors
+        ]
         ins = (channels, *widths)
         self.encoder = Way(
             [Block(dims, ins[i], ins[i + 1], norm, kernel) for i, kernel in enumerate(kernels)]
@@ -157,6 +162,20 @@ def test_a_unet_of_torch_em_is_recognised_with_each_norm(size: tuple[int, ...], 
 
 def test_kernels_of_one_tell_axes_that_keep_their_size() -> None:
     check((4, 16, 16), factors=((1, 2, 2), (2, 2, 2)))
+
+
+def test_steps_of_levels_whose_kernels_are_cubes_are_assumed_and_can_be_told() -> None:
+    factors = ((1, 2, 2), (1, 2, 2), (2, 2, 2))
+    net = shaken(TorchEm(3, widths=(4, 8, 8, 16), factors=factors, cubes=True), 0).float()
+    image = noise(1, 1, 8, 16, 16).float()
+    for reading in recognise(net.state_dict()):
+        assert "2,2,2" in reading.assumed["strides"]
+        assert reading.reread is not None
+        told = reading.reread({"strides": "1x2x2,1x2x2,2"})
+        assert "strides" in told.card["told"]
+        assert is_same(told, net, image) == (reading.title != HALVED)
+        with pytest.raises(ModelError, match="there are 3 levels"):
+            reading.reread({"strides": "1x2x2,2"})
 
 
 def test_the_uppermost_of_several_answers_is_kept() -> None:

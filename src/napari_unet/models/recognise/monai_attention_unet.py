@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unet.models.found import Found
-from napari_unet.models.recognise.monai_layers import STRIDES, Unseen, convolve, convolve_up
+from napari_unet.models.recognise.monai_layers import Unseen, convolve, convolve_up
+from napari_unet.models.recognise.strides import STRIDES
 from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 

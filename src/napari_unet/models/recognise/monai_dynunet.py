@@ -14,7 +14,6 @@ from napari_unet.models.found import Found
 from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.monai_layers import (
     ALIKE,
-    STRIDES,
     Unseen,
     activate,
     assumptions,
@@ -22,6 +21,7 @@ from napari_unet.models.recognise.monai_layers import (
     normalise,
     readings,
 )
+from napari_unet.models.recognise.strides import STRIDES
 from napari_unet.models.recognise.wiring import MisfitError, Wiring
 from napari_unet.network.graph import IMAGE
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ACTIVATION = "activation of the layers"
 NORM = "kind of norm"
-STRIDES = "strides"
 ALIKE = "alike"
 """The word for convolutions of which all have a bias or none has."""
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_unet.errors import ModelError
-from napari_unet.models.assumptions import YOU, Assumption, check_told
+from napari_unet.models.assumptions import check_told
 from napari_unet.models.found import Found
 from napari_unet.models.recognise.monai_layers import (
     ALIKE,
-    STRIDES,
     Unseen,
     assumptions,
     convolve,
@@ -25,6 +23,7 @@ from napari_unet.models.recognise.monai_layers import (
     norm_first,
     readings,
 )
+from napari_unet.models.recognise.strides import NAME, STRIDES, ask_strides, read_strides, written
 from napari_unet.models.recognise.wiring import Wiring
 from napari_unet.network.graph import IMAGE
 
@@ -41,7 +40,6 @@ _OTHERS: tuple[tuple[ActivationKind, float], ...] = (
     ("elu", 1.0),
     ("gelu", 0.0),
 )
-NAME = "strides"
 _STEP = 2
 
 
@@ -88,27 +86,15 @@ def _found(
     wiring = Wiring(layers, FAMILY, first)
     taken: list[Sizes] = []
     _wire(wiring, root, IMAGE, unseen, list(strides), taken)
-    if strides and len(strides) != len(taken):
-        raise ModelError(
-            f"{NAME}={_written(strides)} is not possible: there are {len(taken)} levels that may "
-            f"halve the size. Write e.g. {_written(taken)}."
-        )
-    asked = Assumption(
-        name=NAME,
-        topic=STRIDES,
-        value=_written(taken),
-        choices={_written(taken): ""},
-        form="sizes",
-        told_by=YOU if strides else "",
-    )
+    asked = ask_strides(strides, taken)
 
     def reread(values: Mapping[str, str]) -> Found:
         """Read it with the steps that a person tells."""
         told = check_told(values, [asked])[NAME]
-        steps = [_read(step, wiring.spatial_dims) for step in told.split(",")]
+        steps = read_strides(told, wiring.spatial_dims)
         return _found(layers, root, first, unseen, assumed, steps)
 
-    sentence = f"The levels step {_written(taken)} pixels."
+    sentence = f"The levels step {written(taken)} pixels."
     return Found(
         architecture=wiring.graph(),
         tensors=wiring.tensors,
@@ -121,24 +107,6 @@ def _found(
         assumptions=(asked,),
         reread=reread,
     )
-
-
-def _written(strides: Sequence[Sizes]) -> str:
-    """Write steps as a person does: one number where all axes are alike."""
-    return ",".join(
-        "x".join(map(str, step if len(set(step)) > 1 else step[:1])) for step in strides
-    )
-
-
-def _read(step: str, dims: int) -> Sizes:
-    """Read a step as it is written."""
-    sizes = tuple(map(int, step.split("x")))
-    if len(sizes) not in (1, dims):
-        raise ModelError(
-            f"{NAME}: {step} has {len(sizes)} numbers. Give one for all axes, or one for each of "
-            f"the {dims}, e.g. {'x'.join(['1', '2', '2'][-dims:])}."
-        )
-    return sizes if len(sizes) == dims else sizes * dims
 
 
 def _wire(
