@@ -223,6 +223,28 @@ class Alternating(nn.Module):
         return self.out(x)
 
 
+class Counted(nn.Module):
+    """Three levels of one convolution each, all in one module and called by numbers."""
+
+    def __init__(self, width: int, tensors: dict[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.c1, self.c2 = conv(1, width), conv(width, 2 * width)
+        self.c3 = conv(2 * width, 4 * width)
+        self.u1 = nn.ConvTranspose2d(4 * width, 2 * width, 2, 2)
+        self.c4 = conv(4 * width, 2 * width)
+        self.u2 = nn.ConvTranspose2d(2 * width, width, 2, 2)
+        self.c5, self.out = conv(2 * width, width), conv(width, 1, 1)
+        if tensors is not None:
+            self.load_state_dict(tensors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = functional.relu(self.c1(x))
+        two = functional.relu(self.c2(functional.max_pool2d(one, 2)))
+        x = functional.relu(self.c3(functional.max_pool2d(two, 2)))
+        x = functional.relu(self.c4(torch.cat([self.u1(x), two], 1)))
+        return self.out(functional.relu(self.c5(torch.cat([self.u2(x), one], 1))))
+
+
 class Bypassed(nn.Module):
     """A convolution, and two more with what they read added; no shortcut has weights."""
 

@@ -26,6 +26,7 @@ from tests.models.recognise.habits import (
     BothSqueezes,
     Bypassed,
     ChannelNorm,
+    Counted,
     Named,
     Parts,
     Patches,
@@ -338,6 +339,15 @@ def test_a_file_in_no_order_is_read_by_its_names_and_says_so(order: str) -> None
     assert SHUFFLED in found.assumed
     assert found.reread is not None
     assert SHUFFLED in found.reread({"activation": "elu"}).assumed
+
+
+@pytest.mark.parametrize("width", range(4, 12, 2))
+def test_layers_without_modules_that_are_counted_down_are_read_by_their_names(width: int) -> None:
+    tensors = weights_of(Counted(width))
+    for order in (list(tensors), list(reversed(tensors))):
+        found = recognise({key: tensors[key] for key in order})[0]
+        assert difference(found, Counted(width, tensors), 1) < TOLERANCE
+        assert (SHUFFLED in found.assumed) == (order != list(tensors))
 
 
 @pytest.mark.parametrize("name", ["a middle width in each block", "one norm for both convolutions"])

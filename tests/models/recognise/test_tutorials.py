@@ -11,6 +11,7 @@ from napari_unet.errors import ModelError
 from napari_unet.models.export import export_model
 from napari_unet.models.opening import load_model
 from napari_unet.models.recognise import recognise
+from napari_unet.models.recognise.layers import Layers
 from napari_unet.models.recognise.names import cleaned
 from tests.models.recognise import nets
 from tests.models.recognise.test_plain import difference
@@ -51,6 +52,11 @@ def test_a_tutorial_s_network_with_a_tensor_less_is_refused_in_a_sentence(name: 
         rest = {other: tensor for other, tensor in tensors.items() if other != key}
         with pytest.raises(ModelError, match=r"\. "):
             recognise(rest)
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_the_layers_of_a_tutorial_s_network_stand_in_its_order(name: str) -> None:
+    assert not Layers(cleaned(TUTORIALS[name][0]().state_dict())).are_shuffled
 
 
 def test_a_person_may_tell_what_a_library_s_default_is_not() -> None:

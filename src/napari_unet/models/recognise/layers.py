@@ -13,13 +13,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import torch
 
 LayerKind = Literal["convolution", "norm", "prelu", "linear", "other"]
 
 ROLES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_ONE_NUMBER = 3  # parts that a name has then
+_WAY_DOWN = 4  # one part of a network in so many is on the way down at least
 _FEWEST_SPATIAL = 3  # axes of the weight of a convolution along one axis
 
 
@@ -138,30 +140,53 @@ class Layers:
         """Whether the layers stand in no order in which modules give theirs.
 
         A module gives its layers without those of others between, a sequence by its numbers, and
-        a norm its weight first.
+        a norm its weight first. Names with a number are mostly counted up, on the way up perhaps
+        down.
         """
-        left: set[str] = set()
-        inside: list[str] = []
-        last: dict[str, int] = {}
-        for layer in self:
-            parts = layer.name.split(".")[:-1]
-            modules = [".".join(parts[: at + 1]) for at in range(len(parts))]
-            left.update(module for module in inside if module not in modules)
-            if left & set(modules):
-                return True
-            inside = modules
-            if layer.index is not None:
-                if layer.index < last.get(layer.parent, 0):
-                    return True
-                last[layer.parent] = layer.index
-        norms = [layer for layer in self.of_kind("norm") if layer.is_affine]
         names = [layer.name for layer in self]
-        is_sorted = names in (sorted(names), sorted(names, key=natural_order))
-        return not is_sorted and any(next(iter(norm.tensors)) != "weight" for norm in norms)
+        if names in (sorted(names), sorted(names, key=natural_order)):
+            return False
+        norms = [layer for layer in self.of_kind("norm") if layer.is_affine]
+        if any(next(iter(norm.tensors)) != "weight" for norm in norms):
+            return True
+        return _are_interleaved(names) or _are_miscounted(names)
 
     def has_keys(self, *patterns: str) -> bool:
         """Say whether each pattern (a regular expression) fits the start of a key."""
         return all(any(re.match(pattern, key) for key in self.tensors) for pattern in patterns)
+
+
+def _are_interleaved(names: Iterable[str]) -> bool:
+    """Say whether layers of a module stand on both sides of another one's."""
+    left: set[str] = set()
+    inside: list[str] = []
+    for name in names:
+        parts = name.split(".")[:-1]
+        modules = [".".join(parts[: at + 1]) for at in range(len(parts))]
+        left.update(module for module in inside if module not in modules)
+        if left & set(modules):
+            return True
+        inside = modules
+    return False
+
+
+def _are_miscounted(names: Sequence[str]) -> bool:
+    """Say whether layers that are called alike, but for one number, stand in no order of it."""
+    counted: dict[tuple[str, str], list[int]] = {}
+    starts: dict[tuple[str, str], int] = {}
+    for place, name in enumerate(names):
+        parent, _, last = name.rpartition(".")
+        parts = re.split(r"(\d+)", last)
+        if len(parts) == _ONE_NUMBER:
+            kind = (parent, f"{parts[0]}#{parts[2]}")
+            counted.setdefault(kind, []).append(int(parts[1]))
+            starts.setdefault(kind, place)
+    for kind, numbers in counted.items():
+        rising = sorted(numbers)
+        may_fall = kind[1] != "#" and starts[kind] > len(names) // _WAY_DOWN
+        if numbers != rising and not (may_fall and numbers == rising[::-1]):
+            return True
+    return False
 
 
 def natural_order(key: str) -> tuple[tuple[int, int, str], ...]:
