@@ -190,11 +190,9 @@ def test_networks_that_are_no_u_net_are_named(names: tuple[str, ...], kind: str)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("_conv_stem", "an EfficientNet"),
-        ("features.0.0", "a MobileNet"),
         ("features.denseblock1.denselayer1.conv1", "a DenseNet"),
-        ("features.0", "a VGG"),
         ("layer0.conv1", "an SENet"),
+        ("stages_0.blocks.0", "another one"),
     ],
 )
 def test_an_encoder_that_is_not_known_is_named(name: str, kind: str) -> None:
