@@ -409,6 +409,20 @@ def test_a_package_holds_what_its_description_names(tmp_path) -> None:
     assert "pytorch_state_dict" not in description["weights"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
+def test_a_package_opens_again_with_what_was_assumed_of_its_network(activation, tmp_path) -> None:
+    assumed = {"activation": "The tensors do not tell.", "skip order": "Upsampled first."}
+    model = make_model(
+        NETWORKS["three-level"], activation=activation, assumed=assumed, authors=["Ada"]
+    )
+    again = load_model(export_model(model, tmp_path / "net.zip", licence="MIT"))
+    assert (again.card.activation, again.card.assumed) == (activation, assumed)
+    assert again.card.normalization == model.card.normalization
+    image, _ = answers(model)[0]
+    torch.testing.assert_close(said(again, image), said(model, image), atol=1e-5, rtol=0)
+
+
 def test_a_unet_of_ours_stays_one_in_our_own_format(tmp_path) -> None:
     model = make_model(NETWORKS["light-bn"])
     assert isinstance(load_model(export_model(model, tmp_path / "net.safetensors")).net, UNet)

@@ -18,10 +18,17 @@ from napari_unet.models.model import Model
 from napari_unet.models.opening import load_model, open_weights
 from tests.models.recognise.nets import Brain, Milesial, shaken
 from tests.models.recognise.test_smp import make_torchvision_importable
+from tests.models.recognise.test_torch_em import TorchEm
+from tests.models.recognise.test_unet3d import UNet3D
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 TOLERANCE = 1e-5
+PACKAGE = {"authors": ["Ada Lovelace"], "licence": "MIT", "description": "Labels round things."}
+OF_A_PACKAGE = {
+    *("architecture", "source", "source_sha256", "original_names"),
+    *("segments", "authors", "licence", "cite"),
+}
 PLAIN_TORCH = """
 import sys, torch
 net = torch.jit.load(sys.argv[1]).eval()
@@ -67,10 +74,20 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     ),
 }
 
+PACKED: dict[str, Callable[[], nn.Module]] = {
+    **NETS,
+    "torch-em": lambda: TorchEm(classes=2),
+    "torch-em in 3D": lambda: TorchEm(3, classes=2),
+    "pytorch-3dunet": UNet3D,
+    "monai AttentionUnet": lambda: monai(
+        "AttentionUnet", spatial_dims=2, channels=(4, 8, 16), strides=(2, 2)
+    ),
+}
+
 
 def opened(name: str, folder: Path) -> Model:
     """Open a state dict in the reading that computes what the original computes."""
-    net = shaken(NETS[name]()).eval()
+    net = shaken(PACKED[name]()).eval()
     torch.save(net.state_dict(), folder / "theirs.pth")
     image = images(open_weights(folder / "theirs.pth")[0])[0]
     with torch.inference_mode():
@@ -130,6 +147,17 @@ def test_networks_of_others_open_again_as_they_were(name, tmp_path):
             torch.testing.assert_close(
                 said(again, image), said(model, image), atol=TOLERANCE, rtol=0
             )
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packages_of_networks_of_others_open_again_as_they_were(name, tmp_path):
+    model = opened(name, tmp_path)
+    again = load_model(export_model(model, tmp_path / "net.zip", **PACKAGE))
+    for image in images(model):
+        torch.testing.assert_close(said(again, image), said(model, image), atol=TOLERANCE, rtol=0)
+    assert again.card.model_dump(exclude=OF_A_PACKAGE) == model.card.model_dump(
+        exclude=OF_A_PACKAGE
+    )
 
 
 @pytest.mark.parametrize("name", ["smp", "monai UNet in 3D"])

@@ -31,6 +31,9 @@ class Found:
     assumed : dict of str to str
         What the file does not tell: a field of the card or a short name, e.g. ``skip order``,
         and a sentence that says what was assumed and why.
+    is_activated : bool
+        Whether the network in the file ends with the activation of the card, so that the file gives
+        probabilities, whatever was assumed when it was written.
     title : str
         A few words that tell this reading from the others of the same file, e.g.
         ``upsampled channels first``.
@@ -45,6 +48,7 @@ class Found:
     tensors: dict[str, torch.Tensor]
     card: dict[str, Any] = field(default_factory=dict)
     assumed: dict[str, str] = field(default_factory=dict)
+    is_activated: bool = False
     title: str = ""
     assumptions: tuple[Assumption, ...] = ()
     reread: Callable[[Mapping[str, str]], Found] | None = field(default=None, repr=False)

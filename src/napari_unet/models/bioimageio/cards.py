@@ -7,19 +7,22 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.errors import ModelError
+from napari_unet.errors import ModelError, SettingError
 from napari_unet.models.bioimageio.postprocessing import Postprocessing, read_postprocessing
 from napari_unet.models.bioimageio.preprocessing import read_preprocessing
 from napari_unet.models.bioimageio.values import as_dict, dicts, text_of
+from napari_unet.models.bioimageio.written_steps import write_preprocessing
 from napari_unet.models.card import DISTANCE, FOREGROUND
 from napari_unet.models.own_card import with_card
-from napari_unet.settings import InstanceSettings
+from napari_unet.settings import InstanceSettings, Normalization, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from napari_unet.models.bioimageio.tensors import Tensor
     from napari_unet.models.found import Found
+    from napari_unet.network.graph import Graph
+    from napari_unet.settings import Architecture
 
 BOUNDARY = "boundary"
 _WORDS = (
@@ -59,9 +62,29 @@ def finished(found: Found, description: dict[str, Any], tensors: tuple[Tensor, T
             f"The package's output has {rates} times the pixels of the image; here it is laid on "
             "the pixels of the image."
         )
+    return replace(found, card=known, assumed=assumed)
+
+
+def with_own_card(found: Found, description: dict[str, Any]) -> Found:
+    """Add our card from the description, with all that was assumed when it was written.
+
+    The package is tried before: what its network gives is told by the package alone.
+    """
     own = as_dict(as_dict(as_dict(description.get("config")).get("napari_unet")).get("card"))
-    read = replace(found, card=known, assumed=assumed)
-    return with_card(read, own, kept=("normalization", "authors", "cite", "licence"))
+    steps = [step for one in dicts(description, "inputs") for step in dicts(one, "preprocessing")]
+    if not _is_written_as(steps, own.get("normalization"), found.architecture):
+        own = {field: value for field, value in own.items() if field != "normalization"}
+    return with_card(found, own, kept=("authors", "cite", "licence"))
+
+
+def _is_written_as(steps: list[dict[str, Any]], rule: object, shape: Architecture | Graph) -> bool:
+    """Say whether steps are those that are written for a normalisation of our card."""
+    try:
+        known = checked(Normalization, rule) if isinstance(rule, dict) else None
+    except SettingError:
+        return False
+    spatial = "zyx"[-shape.spatial_dims :]
+    return known is not None and steps == write_preprocessing(known, spatial, shape.in_channels)
 
 
 def _card_of(description: dict[str, Any], source: Tensor) -> dict[str, Any]:
@@ -93,7 +116,8 @@ def _activation(
     found: Found, after: Postprocessing, target: Tensor, assumed: dict[str, str]
 ) -> str:
     """Tell what turns the network's answer into probabilities."""
-    own = found.card.get("activation") if "activation" not in found.assumed else None
+    is_told = found.is_activated or "activation" not in found.assumed
+    own = found.card.get("activation") if is_told else None
     if own not in {"sigmoid", "softmax"}:
         own = None
     if own and after.activation:

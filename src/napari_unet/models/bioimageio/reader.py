@@ -9,6 +9,7 @@ on them and the one that gives what it should comes first::
     description -> one input, one output -> weights: state dict, TorchScript, ONNX, Keras
                 -> pre- and post-processing -> card
                 -> test image through each reading -> the right one first
+                -> our card, if the package is one of ours
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import ModelError
-from napari_unet.models.bioimageio.cards import finished
+from napari_unet.models.bioimageio.cards import finished, with_own_card
 from napari_unet.models.bioimageio.package import Package
 from napari_unet.models.bioimageio.tensors import tensors_of
 from napari_unet.models.bioimageio.trial import confirmed, difference_of, doubtful, read_test_image
@@ -68,16 +69,17 @@ def read_bioimageio(path: Path) -> list[Found]:
     """
     package = Package(Path(path))
     try:
+        description = package.read_description()
+        _check_kind(description, package.path.name)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            return _read(package, Path(folder))
+            found = _read(package, description, Path(folder))
+        return [with_own_card(one, description) for one in found]
     finally:
         package.close()
 
 
-def _read(package: Package, folder: Path) -> list[Found]:
-    """Read a package; files of an archive are unpacked into the folder."""
-    description = package.read_description()
-    _check_kind(description, package.path.name)
+def _read(package: Package, description: dict[str, Any], folder: Path) -> list[Found]:
+    """Read the weights of a package; files of an archive are unpacked into the folder."""
     tensors = tensors_of(description)
     image, wanted = (read_test_image(package, folder, tensor) for tensor in tensors)
     closest: tuple[float, list[Found]] = (_FAR_OFF, [])

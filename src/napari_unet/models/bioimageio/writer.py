@@ -220,7 +220,7 @@ def _describe(model: Model, card: Card, files: dict[str, bytes]) -> dict[str, An
 
 def _own_card(card: Card) -> dict[str, Any]:
     """Return what our card knows beyond the description."""
-    return card.model_dump(mode="json", exclude={"architecture", "normalization", "activation"})
+    return card.model_dump(mode="json", exclude={"architecture", "activation"})
 
 
 def _free_size(model: Model, axis: int) -> dict[str, int]:

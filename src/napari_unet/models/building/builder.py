@@ -102,7 +102,14 @@ class GraphBuilder(Sized):
                     "cannot give an answer. Use an undamaged copy or an earlier version."
                 )
         known: dict[str, Any] = {"activation": activation, **(card or {})}
-        return Found(graph, tensors, known, dict(self.assumed), title)
+        return Found(
+            architecture=graph,
+            tensors=tensors,
+            card=known,
+            assumed=dict(self.assumed),
+            is_activated=activation != "none",
+            title=title,
+        )
 
     def readings(self, output: Feature, family: str, title: str = "") -> list[Found]:
         """Give the network that ends with a layer, and how its values may be meant."""

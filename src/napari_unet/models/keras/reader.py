@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import ModelError
@@ -132,12 +132,11 @@ def _read_reading(reading: Reading) -> list[Found]:
     """Read weights alone, in one way in which they may be meant."""
     found = _read_network(reading.config, lambda name, _: reading.weights[name], 2)
     return [
-        type(one)(
-            one.architecture,
-            one.tensors,
-            one.card,
-            {**one.assumed, **reading.assumed},
-            ", ".join(filter(None, (reading.title, one.title))),
+        replace(
+            one,
+            assumed={**one.assumed, **reading.assumed},
+            is_activated=False,
+            title=", ".join(filter(None, (reading.title, one.title))),
         )
         for one in found
     ]

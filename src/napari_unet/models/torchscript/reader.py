@@ -130,7 +130,13 @@ def _pooled_to_a_grid(path: Path, archive: Archive, text: str) -> Found | None:
     network = module.state.get("network") if isinstance(module, Made) else None
     known = {field: getattr(card, field) for field in Card.model_fields}
     tensors = dict(_named_tensors(network, "", 0))
-    return Found(known.pop("architecture"), tensors, known, known.pop("assumed"))
+    return Found(
+        architecture=known.pop("architecture"),
+        tensors=tensors,
+        card=known,
+        assumed=known.pop("assumed"),
+        is_activated=card.activation != "none",
+    )
 
 
 def _named_tensors(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
