@@ -34,6 +34,21 @@ def test_info_tells_each_assumption_its_name_and_what_else_it_may_be(run, weight
     assert "activation of the layers" not in told["card"]["assumed"]
 
 
+def test_info_says_who_tells_what_nobody_assumed(run, tmp_path) -> None:
+    bare = tmp_path / "bare.pth"
+    torch.save(nets.shaken(nets.Light(1, 1, 4)).state_dict(), bare)
+    makers = ("--author", "Ada", "--licence", "MIT", "--description", "Nuclei in tests")
+    tellers = {bare: "light-bn"}
+    for name, teller in (("a.pth", "the card"), ("a.onnx", "the file"), ("a.zip", "the package")):
+        run("convert", bare, tmp_path / name, *makers)
+        tellers[tmp_path / name] = teller
+    for path, teller in tellers.items():
+        output, normalization = run("info", path, "--json").json["assumptions"][-2:]
+        assert (output["told_by"], normalization["told_by"]) == (teller, ""), path.name
+    told = run("info", tmp_path / "a.zip", "--json", "--assume", "output=softmax").json
+    assert told["assumptions"][-2]["told_by"] == "you"
+
+
 def test_what_is_assumed_changes_the_masks_and_goes_along_when_converted(
     run, weights, tmp_path
 ) -> None:

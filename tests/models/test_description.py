@@ -21,7 +21,7 @@ def test_every_line_of_a_card_says_something(tiny_unet) -> None:
     rows = dict(describe(card, facts))
     assert rows["receptive field"] == f"{tiny_unet.receptive_field} px"
     assert rows["parameters"].replace(",", "").isdigit()
-    assert rows["network"] == "U-Net 2D, 4-8-16, preset none"
+    assert rows["network"] == "U-Net 2D, 4-8-16"
     assert rows["made from"] == "random weights"
     assert (rows["authors"], rows["cite"], rows["licence"]) == ("Ada", "x", "unknown")
     assert dict(describe(card))["receptive field"] == "unknown"

@@ -71,9 +71,12 @@ def run_info(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if model.card.source is not None:
         rows += [(f"--assume {one.name}", describe_assumption(one)) for one in chosen.assumptions]
     for name, value in rows:
-        start = name.ljust(_NAME_CHARACTERS - 1) + " "
         text = textwrap.fill(value, _LINE_CHARACTERS, break_long_words=False)
-        console.say(start + textwrap.indent(text, " " * len(start)).lstrip())
+        text = textwrap.indent(text, " " * _NAME_CHARACTERS)
+        if len(name) < _NAME_CHARACTERS:
+            console.say(name.ljust(_NAME_CHARACTERS) + text.lstrip())
+        else:  # a long name has a line of its own
+            console.say(f"{name}\n{text}")
     return {
         "path": path,
         "bytes": None if path.is_dir() else path.stat().st_size,

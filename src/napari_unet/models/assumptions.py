@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 YOU = "you"
 """Who told what a person said."""
+OUR_CARD, PACKAGE, FILE = "the card", "the package", "the file"
+"""Who tells of a card what nobody assumed: our card in the file, a description, the network."""
 OF_CARD = ("output", "normalization")
 """Names of what is open of a card, whatever network it is."""
 _SIZE = r"[1-9]\d?(x[1-9]\d?){0,2}"
@@ -38,7 +40,8 @@ class Assumption(Settings):
         description="Whether other numbers are possible, too, or several sizes like 2,1x2x2.",
     )
     told_by: str = Field(
-        "", description="Who tells it: the family of the network, or a person; else a default."
+        "",
+        description="Who tells it: the family of the network, the file, a person; else a default.",
     )
 
 

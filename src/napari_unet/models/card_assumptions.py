@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.models.assumptions import YOU, Assumption, check_told
+from napari_unet.models.assumptions import FILE, YOU, Assumption, check_told
 from napari_unet.models.card import FOREGROUND
 from napari_unet.models.description import describe_normalization
 from napari_unet.settings import Normalization
@@ -30,18 +30,22 @@ SCALINGS = {
 _AS_IN_THE_CARD = "as-in-card"
 
 
-def card_assumptions(card: Card) -> tuple[Assumption, ...]:
+def card_assumptions(
+    card: Card, tellers: Mapping[str, str] | None = None
+) -> tuple[Assumption, ...]:
     """List what may be told of a card beside its network.
 
     Parameters
     ----------
     card : Card
         Of a model.
+    tellers : mapping of str to str, optional
+        Who tells a field of it, if it is not the file itself.
 
     Returns
     -------
     tuple of Assumption
-        ``output`` and ``normalization``; told by the file where the card does not assume them.
+        ``output`` and ``normalization``; told by nobody where the card assumes them.
     """
     scalings = {name: describe_normalization(how) for name, how in SCALINGS.items()}
     scaling = next(
@@ -55,14 +59,14 @@ def card_assumptions(card: Card) -> tuple[Assumption, ...]:
             topic="activation",
             value=card.activation,
             choices=OUTPUTS,
-            told_by=_told_by(card, "activation"),
+            told_by=_told_by(card, "activation", tellers or {}),
         ),
         Assumption(
             name="normalization",
             topic="normalization",
             value=scaling,
             choices=scalings,
-            told_by=_told_by(card, "normalization"),
+            told_by=_told_by(card, "normalization", tellers or {}),
         ),
     )
 
@@ -161,8 +165,8 @@ def told_of(card: Card, topics: set[str], changes: Mapping[str, Any]) -> dict[st
 _TOPICS = {"output": "activation", "normalization": "normalization"}
 
 
-def _told_by(card: Card, field: str) -> str:
+def _told_by(card: Card, field: str, tellers: Mapping[str, str]) -> str:
     """Say who tells a field of a card."""
     if field in card.told:
         return YOU
-    return "" if field in card.assumed else "the file"
+    return "" if field in card.assumed else tellers.get(field, FILE)

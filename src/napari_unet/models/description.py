@@ -111,7 +111,9 @@ def describe_network(card: Card) -> str:
     shape = card.architecture
     if "widths" in type(shape).model_fields:
         levels = "-".join(map(str, getattr(shape, "widths", ())))
-        return f"U-Net {shape.spatial_dims}D, {levels}, preset {_preset(shape)}"
+        preset = getattr(shape, "preset", None)
+        named = f", preset {preset}" if preset else ""
+        return f"U-Net {shape.spatial_dims}D, {levels}{named}"
     layers = len(getattr(shape, "nodes", ()))
     family = getattr(shape, "family", UNKNOWN)
     return f"{family} {shape.spatial_dims}D, {layers} layers"
@@ -236,10 +238,6 @@ def _learned(step: Learned) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _preset(shape: Any) -> str:
-    return str(getattr(shape, "preset", None) or "none")
 
 
 def _receptive_field(facts: Mapping[str, Any]) -> str:

@@ -31,6 +31,8 @@ class Found:
     assumed : dict of str to str
         What the file does not tell: a field of the card or a short name, e.g. ``skip order``,
         and a sentence that says what was assumed and why.
+    tellers : dict of str to str
+        Who tells a field of the card, if it is not the file itself: e.g. the family of the network.
     is_activated : bool
         Whether the network in the file ends with the activation of the card, so that the file gives
         probabilities, whatever was assumed when it was written.
@@ -48,6 +50,7 @@ class Found:
     tensors: dict[str, torch.Tensor]
     card: dict[str, Any] = field(default_factory=dict)
     assumed: dict[str, str] = field(default_factory=dict)
+    tellers: dict[str, str] = field(default_factory=dict)
     is_activated: bool = False
     title: str = ""
     assumptions: tuple[Assumption, ...] = ()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unet.errors import ModelError, UnetError, described, shortened
-from napari_unet.models.assumptions import OF_CARD, Assumption, check_told
+from napari_unet.models.assumptions import OF_CARD, OUR_CARD, Assumption, check_told
 from napari_unet.models.card import FOREGROUND, Card
 from napari_unet.models.card_assumptions import as_told, card_assumptions, usual_outputs
 from napari_unet.models.formats import OWN, Format, refusal, sniff
@@ -80,6 +80,8 @@ class Reading:
         Reads the network as a person says, given values by the names of assumptions.
     of_card : mapping of str to str
         What a person has told of the card.
+    tellers : mapping of str to str
+        Who tells a field of the card, if it is not the file itself.
     """
 
     title: str
@@ -88,11 +90,12 @@ class Reading:
     of_network: tuple[Assumption, ...] = ()
     reread: Callable[[Mapping[str, Any]], Reading] | None = None
     of_card: Mapping[str, Any] = field(default_factory=dict)
+    tellers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def assumptions(self) -> tuple[Assumption, ...]:
         """What a person may tell of the file: of the network, then of the card."""
-        return (*self.of_network, *card_assumptions(self.card))
+        return (*self.of_network, *card_assumptions(self.card, self.tellers))
 
     def load(self) -> Model:
         """Build the network.
@@ -219,10 +222,11 @@ def choose(path: Path, readings: list[Reading], wanted: int) -> Reading:
         If there are not so many.
     """
     if not 0 <= wanted < len(readings):
+        advice = f"Give a number from 1 to {len(readings)}, or none for the likeliest."
         raise ModelError(
             f"{path.name} can be read in {len(readings)} "
             f"way{'s' * (len(readings) != 1)}, there is no number {wanted + 1}. "
-            f"Give a number from 1 to {len(readings)}, or none for the likeliest."
+            f"{advice if len(readings) > 1 else 'Leave the number away.'}"
         )
     return readings[wanted]
 
@@ -296,7 +300,8 @@ def _fetched(nickname: str) -> Path:
 def _own(path: Path) -> Reading:
     """Return the one reading of a file of ours."""
     model = load_own(path)
-    return Reading("", model.card, lambda card: Model(model.net, card))
+    tellers = dict.fromkeys(Card.model_fields, OUR_CARD)
+    return Reading("", model.card, lambda card: Model(model.net, card), tellers=tellers)
 
 
 def _reader(found: Format) -> Callable[[Path], list[Found]]:
@@ -328,7 +333,14 @@ def _reading(path: Path, origin: Format, found: Found, count: int) -> Reading:
 
     family = getattr(card.architecture, "family", "U-Net")
     title = found.title or (family if count > 1 else "")
-    return Reading(title, card, build, found.assumptions, found.reread and reread)
+    return Reading(
+        title,
+        card,
+        build,
+        found.assumptions,
+        found.reread and reread,
+        tellers=found.tellers,
+    )
 
 
 def _card(path: Path, origin: Format, found: Found) -> Card:

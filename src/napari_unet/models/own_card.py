@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import SettingError
+from napari_unet.models.assumptions import OUR_CARD
 from napari_unet.models.card import Card
 from napari_unet.settings import checked
 
@@ -57,7 +58,12 @@ def with_card(found: Found, card: str | dict[str, Any] | None, kept: Collection[
         return found
     assumed = {field: text for field, text in found.assumed.items() if field not in values}
     before = known.pop("assumed", {})
-    return replace(found, card=known, assumed={**before, **assumed})
+    return replace(
+        found,
+        card=known,
+        assumed={**before, **assumed},
+        tellers={**found.tellers, **dict.fromkeys(told, OUR_CARD)},
+    )
 
 
 def _values(card: str | dict[str, Any] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unet.errors import ModelError, SettingError
+from napari_unet.models.assumptions import PACKAGE
 from napari_unet.models.bioimageio.postprocessing import Postprocessing, read_postprocessing
 from napari_unet.models.bioimageio.preprocessing import read_preprocessing
 from napari_unet.models.bioimageio.values import as_dict, dicts, text_of
@@ -62,7 +63,7 @@ def finished(found: Found, description: dict[str, Any], tensors: tuple[Tensor, T
             f"The package's output has {rates} times the pixels of the image; here it is laid on "
             "the pixels of the image."
         )
-    return replace(found, card=known, assumed=assumed)
+    return replace(found, card=known, assumed=assumed, tellers=dict.fromkeys(told, PACKAGE))
 
 
 def with_own_card(found: Found, description: dict[str, Any]) -> Found:

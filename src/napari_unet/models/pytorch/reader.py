@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from napari_unet.errors import ModelError
+from napari_unet.models.assumptions import OUR_CARD
 from napari_unet.models.card import Card
 from napari_unet.models.damage import what_failed
 from napari_unet.models.formats import CARD_KEY
@@ -148,7 +149,13 @@ def _as_exported(path: Path, content: dict[str, Any]) -> Found:
         )
     known = {field: getattr(card, field) for field in Card.model_fields}
     own = under_own_names(tensors, card.original_names)
-    return Found(known.pop("architecture"), own, known, known.pop("assumed"))
+    return Found(
+        architecture=known.pop("architecture"),
+        tensors=own,
+        card=known,
+        assumed=known.pop("assumed"),
+        tellers=dict.fromkeys(Card.model_fields, OUR_CARD),
+    )
 
 
 def is_safetensors(start: bytes) -> bool:

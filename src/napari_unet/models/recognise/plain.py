@@ -150,6 +150,7 @@ def _found(
         network.draw(reading),
         card=card,
         assumed=assumed,
+        tellers=dict.fromkeys(dict(family.card), family.name) if family else {},
         title=title,
         assumptions=with_told(asked, told or (), YOU),
         reread=reread,

@@ -83,6 +83,7 @@ def tellable(found: Found, told: Mapping[str, str] | None = None) -> Found:
         architecture=graph,
         card={**found.card, "told": known},
         assumed={topic: why for topic, why in found.assumed.items() if topic not in known},
+        tellers=dict.fromkeys(found.card, graph.family),
         assumptions=assumptions,
         reread=reread,
     )

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from napari_unet.errors import ModelError
+from napari_unet.models.assumptions import OUR_CARD
 from napari_unet.models.building.builder import GraphBuilder, all_found
 from napari_unet.models.building.features import Feature, probe_sizes
 from napari_unet.models.card import Card
@@ -135,6 +136,7 @@ def _pooled_to_a_grid(path: Path, archive: Archive, text: str) -> Found | None:
         tensors=tensors,
         card=known,
         assumed=known.pop("assumed"),
+        tellers=dict.fromkeys(Card.model_fields, OUR_CARD),
         is_activated=card.activation != "none",
     )
 
