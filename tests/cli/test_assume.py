@@ -27,6 +27,9 @@ def test_info_tells_each_assumption_its_name_and_what_else_it_may_be(run, weight
     assert "--assume activation relu; else leaky_relu, elu, gelu" in said
     assert "--assume skip_order upsampled-first; else skip-first" in said
     assert "norm none" in said
+    lines = run("info", weights).out.splitlines()
+    at = lines.index("assumed: activation of the layers")
+    assert lines[at + 1].startswith(f"{'':27}The layers are activated by ReLU.")
     told = run("info", weights, "--assume", "activation=elu", "--json").json
     (activation,) = [one for one in told["assumptions"] if one["name"] == "activation"]
     assert (activation["value"], activation["told_by"]) == ("elu", "you")

@@ -51,6 +51,12 @@ def test_info_tells_of_weights_of_others_what_was_assumed(run, tmp_path, tiny_un
     assert told["card"]["source"] == "bare.pth, PyTorch weights"
 
 
+def test_info_says_that_a_model_with_one_reading_has_no_second(run, threshold_model) -> None:
+    told = run("info", f"{threshold_model}#2")
+    assert told.status == 1
+    assert "in 1 way, there is no number 2. Leave the number away." in told.err
+
+
 def test_info_refuses_what_is_no_weights_with_the_reason(run, tmp_path) -> None:
     path = tmp_path / "net.pth"
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n")

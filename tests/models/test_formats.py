@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from napari_unet.errors import ModelError
 from napari_unet.models.formats import CARD_KEY, LFS_POINTER, sniff
+from napari_unet.models.opening import load_model
 
 
 def zipped(*names: str) -> bytes:
@@ -120,6 +121,18 @@ def test_hdf5_is_told_by_the_names_that_keras_writes(tmp_path: Path) -> None:
         assert sniff(path).kind == kind
         path.write_bytes(bytes(512) + hdf5_file(tmp_path, keras=keras))
         assert sniff(path).kind == kind, "an HDF5 file may begin later"
+
+
+def test_weights_of_keras_3_alone_are_told_by_their_groups(tmp_path: Path) -> None:
+    path = tmp_path / "net.weights.h5"
+    with h5py.File(path, "w") as file:
+        for layer in ("conv2d", "conv2d_1"):
+            file.create_dataset(f"layers/{layer}/vars/0", data=np.ones((3, 3, 1, 4), np.float32))
+    assert sniff(path).kind == "keras"
+    with pytest.raises(
+        ModelError, match=r'save_weights of Keras 3 .* model\.save\("network\.keras"\)'
+    ):
+        load_model(path)
 
 
 def test_folders_are_told_by_what_is_in_them(tmp_path: Path) -> None:

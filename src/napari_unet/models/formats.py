@@ -177,6 +177,8 @@ _STARTS: tuple[tuple[bytes, Format], ...] = (
 )
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _KERAS_NAMES = (b"layer_names", b"model_config", b"_layer_checkpoint_dependencies", b"keras_")
+_KERAS_3_NAMES = (b"\0layers\0", b"\0vars\0")
+"""Names in the files of its ``save_weights``; they stand between zeros."""
 _OLD_PICKLE = re.compile(rb"\(?[dl]p\d+\n|c[\w.]+\n[\w.]+\n")
 _BIOIMAGEIO_YAML = re.compile(rb"\A(?=.*^format_version\s*:)(?=.*^weights\s*:)", re.M | re.S)
 _KERAS_CONFIG = re.compile(rb'^\s*\{.*"class_name"\s*:\s*"(Model|Functional|Sequential)"', re.S)
@@ -339,7 +341,8 @@ def _hdf5(file: BinaryIO, size: int) -> Format:
     if size > _SEARCHED:
         file.seek(max(_SEARCHED, size - _SEARCHED))
         text += file.read(_SEARCHED)
-    return KERAS if any(name in text for name in _KERAS_NAMES) else _HDF5
+    is_keras = any(name in text for name in _KERAS_NAMES)
+    return KERAS if is_keras or all(name in text for name in _KERAS_3_NAMES) else _HDF5
 
 
 def _is_onnx(file: BinaryIO, size: int) -> bool:

@@ -200,3 +200,13 @@ def test_an_encoder_that_is_not_known_is_named(name: str, kind: str) -> None:
     tensors = {f"{name}.weight": torch.ones(4, 4, 3, 3) for name in names}
     with pytest.raises(ModelError, match=f"its encoder is {kind}; .* Export"):
         recognise(tensors)
+
+
+@pytest.mark.parametrize("groups", [4, 8], ids=["grouped", "depthwise"])
+def test_grouped_convolutions_are_told_as_the_reason(groups: int) -> None:
+    net = Lists()
+    for block in (*net.encoder, net.middle):
+        channels = block[3].out_channels
+        block[3] = nn.Conv2d(channels, channels, 3, groups=channels // 8 * groups)
+    with pytest.raises(ModelError, match=r"encoder\.0\.3 with a weight .* depthwise or grouped"):
+        recognise(net.state_dict())

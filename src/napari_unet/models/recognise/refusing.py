@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unet.models.recognise.layers import Layer, Layers
+    from napari_unet.models.recognise.units import Unit
 
 _OTHER_NETWORKS = (
     (r"roi_heads|rpn\.|box_predictor|mask_predictor|anchor|bbox|\.dfl\.", "a network that detects"),
@@ -170,6 +171,14 @@ def _where_it_ends(layers: Layers) -> str:
             f"The weights do not fit together: {rest[0].name} has {rest[0].weight.numel()} "
             f"channels, which no convolution beside it gives. {WHOLE}"
         )
+    grouped = next((unit for before, unit in pairwise(units) if _is_grouped(unit, before)), None)
+    if grouped:
+        return (
+            f"The weights are not of a U-Net that can be built: {grouped.name} with a weight of "
+            f"shape {tuple(grouped.conv.weight.shape)} is a depthwise or grouped convolution, and "
+            "which channels such a one reads is not told by the tensors. Ask for it as ONNX or "
+            "TorchScript, which say what is computed."
+        )
     orphans = find_orphans(units)
     if orphans:
         return (
@@ -191,6 +200,15 @@ def _where_it_ends(layers: Layers) -> str:
         f"{tuple(waiting[0].conv.weight.shape)} finds no place. Ask for it as ONNX or "
         "TorchScript, which say what is computed."
     )
+
+
+def _is_grouped(unit: Unit, before: Unit) -> bool:
+    """Say whether a convolution gives all channels that it is given, and reads a part for each."""
+    given, read = unit.conv.weight.shape[:2]
+    if not unit.keeps_size or unit.is_pointwise or not unit.may_be_plain:
+        return False
+    is_told = read == 1 or not unit.may_be_transposed
+    return is_told and read < given == before.narrow and given % read == 0
 
 
 def refuse_named(layers: Layers) -> None:
