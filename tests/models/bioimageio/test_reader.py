@@ -287,13 +287,17 @@ def test_a_description_that_grows_by_references_is_refused() -> None:
         parse_description(bomb.encode(), "rdf.yaml")
 
 
-def test_a_description_that_merges_itself_is_refused() -> None:
+def test_a_description_that_merges_itself_does_not_grow() -> None:
     start = "a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(50)) + "}\n"
     bomb = start + "".join(
         f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20)
     )
-    with pytest.raises(ModelError, match="over and over"):
-        parse_description(bomb.encode(), "rdf.yaml")
+    try:
+        description = parse_description(bomb.encode(), "rdf.yaml")
+    except ModelError as error:
+        assert "over and over" in str(error)
+    else:  # PyYAML from 6.0.4 on merges a key once
+        assert max(len(value) for value in description.values()) <= 50
 
 
 @pytest.mark.parametrize(
