@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -292,12 +293,10 @@ def test_a_description_that_merges_itself_does_not_grow() -> None:
     bomb = start + "".join(
         f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20)
     )
-    try:
+    description = {}
+    with suppress(ModelError):  # PyYAML merges a key once from 6.0.4 on; an older one lets it grow
         description = parse_description(bomb.encode(), "rdf.yaml")
-    except ModelError as error:
-        assert "over and over" in str(error)
-    else:  # PyYAML from 6.0.4 on merges a key once
-        assert max(len(value) for value in description.values()) <= 50
+    assert max((len(value) for value in description.values()), default=0) <= 50
 
 
 @pytest.mark.parametrize(
