@@ -246,7 +246,7 @@ def test_a_training_that_was_broken_off_goes_on_by_one_click(hand: Hand, how: st
     hand.click("segment")
     hand.wait_idle()
     hand.click("whole_plane")
-    hand.dock.retrain_panel.seconds.value = 30
+    hand.dock.retrain_panel.seconds.value = 60  # several states are written meanwhile
     hand.click("retrain")
     hand.wait(lambda: any(found.fraction > 0 for found in find_unfinished()), 400)
     if how == "the dock is closed":
