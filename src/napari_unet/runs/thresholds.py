@@ -8,9 +8,9 @@ first has learned, seems low beside the other. So the threshold is fitted on wha
 together, as the network that comes out begins with the mean of their weights. It goes half of the
 way to the one that would have been best, if that is better, too: a peak far away is luck.
 
-Nothing is judged on what it was chosen by: whether the gain may be luck is asked place by place
-(:mod:`napari_unet.runs.places`), and a fifth of the places at a time is seen with the threshold
-that the other four suggest.
+The verdict is not judged on what the threshold was chosen by: whether the gain may be luck is asked
+place by place (:mod:`napari_unet.runs.places`), and a fifth of the places at a time is seen with
+the threshold that the other four suggest. The scores that are shown are those with the fitted one.
 """
 
 from __future__ import annotations
