@@ -410,13 +410,18 @@ def test_a_package_holds_what_its_description_names(tmp_path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("name", ["net.pth", "net.pt", "net.onnx", "net.zip"])
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
-def test_a_package_opens_again_with_what_was_assumed_of_its_network(activation, tmp_path) -> None:
+def test_a_file_opens_again_with_what_was_assumed_of_its_network(
+    activation, name, tmp_path
+) -> None:
     assumed = {"activation": "The tensors do not tell.", "skip order": "Upsampled first."}
     model = make_model(
         NETWORKS["three-level"], activation=activation, assumed=assumed, authors=["Ada"]
     )
-    again = load_model(export_model(model, tmp_path / "net.zip", licence="MIT"))
+    readings = open_weights(export_model(model, tmp_path / name, licence="MIT"))
+    assert len(readings) == 1
+    again = readings[0]
     assert (again.card.activation, again.card.assumed) == (activation, assumed)
     assert again.card.normalization == model.card.normalization
     image, _ = answers(model)[0]

@@ -16,7 +16,7 @@ from napari_unet.models.card import Card
 from napari_unet.settings import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from napari_unet.models.found import Found
 
@@ -64,6 +64,32 @@ def with_card(found: Found, card: str | dict[str, Any] | None, kept: Collection[
         assumed={**before, **assumed},
         tellers={**found.tellers, **dict.fromkeys(told, OUR_CARD)},
     )
+
+
+def each_with_card(readings: Sequence[Found], card: str | None) -> list[Found]:
+    """Add what our card knows to all readings of a file, and leave out those it contradicts.
+
+    Parameters
+    ----------
+    readings : sequence of Found
+        How the network in a file may be meant.
+    card : str or None
+        Our card in that file, as JSON; None if there is none.
+
+    Returns
+    -------
+    list of Found
+        As :func:`with_card` gives them. Where the file does not tell whether the network's values
+        are probabilities already, only those remain that say what the card says.
+    """
+    told = [with_card(found, card) for found in readings]
+    activation = _values(card).get("activation")
+    meant = [
+        replace(new, title="" if "activation" in old.assumed else new.title)
+        for old, new in zip(readings, told, strict=True)
+        if new is old or "activation" not in old.assumed or new.card["activation"] == activation
+    ]
+    return meant or told
 
 
 def _values(card: str | dict[str, Any] | None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from napari_unet.models.onnx.numbers import FOLDED, LARGEST_COMPUTED
 from napari_unet.models.onnx.operations import OPERATIONS
 from napari_unet.models.onnx.tensors import damaged, read_tensor
 from napari_unet.models.onnx.values import Known, Step, Value
-from napari_unet.models.own_card import with_card
+from napari_unet.models.own_card import each_with_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -62,7 +62,7 @@ def read_onnx(path: Path) -> list[Found]:
         if not model.HasField("graph") or not model.graph.node:
             raise ModelError(damaged(path, "it holds no network"))
         card = next((prop.value for prop in model.metadata_props if prop.key == CARD_KEY), None)
-        return [with_card(found, card) for found in Reader(model, path).read()]
+        return each_with_card(Reader(model, path).read(), card)
     except (MemoryError, DecodeError, *DAMAGED) as error:
         raise ModelError(what_failed(path.name, error, damaged(path, error))) from error
 

@@ -22,7 +22,7 @@ from napari_unet.models.building.features import Feature, probe_sizes
 from napari_unet.models.card import Card
 from napari_unet.models.damage import DAMAGED, what_failed
 from napari_unet.models.found import Found
-from napari_unet.models.own_card import with_card
+from napari_unet.models.own_card import each_with_card
 from napari_unet.models.own_file import parse_card
 from napari_unet.models.pickles import Made
 from napari_unet.models.torchscript.archive import CARD, MOST_CARD, Archive, traced_shape
@@ -70,7 +70,7 @@ def read_torchscript(path: Path) -> list[Found]:
             parts = Archive(archive)
             card = parts.read(CARD, MOST_CARD).decode() if CARD in parts else None
             try:
-                return [with_card(found, card) for found in _read(path, parts)]
+                return each_with_card(_read(path, parts), card)
             except ModelError:
                 own = None if card is None else _pooled_to_a_grid(path, parts, card)
                 if own is None:
