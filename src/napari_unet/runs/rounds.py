@@ -16,7 +16,8 @@ threshold that is fitted on what they give would not suit the model that comes o
 it learns the surer it is. The mean of the weights of networks that learned
 from the same start is as good as either, mostly better [1]_: the time of the checks is not lost.
 
-Where there is too little for a verdict there is one round only.
+Where there is too little for a verdict there is one round only, and what comes out lies between the
+weights before and after it (:mod:`napari_unet.runs.mixing`).
 
 References
 ----------
@@ -36,7 +37,10 @@ import torch
 from napari_unet.models.model import Model
 from napari_unet.runs.crops import Crops
 from napari_unet.runs.evaluate import Part
+from napari_unet.runs.held_out import objects_in
 from napari_unet.runs.learner import Learner
+from napari_unet.runs.mixing import cautious_share, mixed
+from napari_unet.runs.places import count_places
 from napari_unet.runs.samples import grown_box
 
 if TYPE_CHECKING:
@@ -163,7 +167,10 @@ class Rounds:
         """Return what was learned so far, as a network like the one that was given."""
         if self.is_check and self._weights:  # the second check is not over: the first one's
             return self._with(self._weights[0])
-        return self.learner.result()
+        learned = self.learner.result()
+        if self._split.is_judged:
+            return learned
+        return mixed(self._model.net, learned, cautious_share(self._things()))
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return all that is needed to go on, once the step at hand is taken.
@@ -243,6 +250,13 @@ class Rounds:
             self._settings.correction_weight,
         )
         self.learner.begin(self.crops)
+
+    def _things(self) -> int:
+        """Count what was vouched for: objects, or places with something in them."""
+        if self._model.card.labels == "instance":
+            return sum(objects_in(plane, plane.vouched) for plane in self._planes)
+        truths, masks = zip(*[(p.truth, p.vouched) for p in self._planes], strict=True)
+        return count_places(truths, masks, semantic=True)
 
     def _with(self, weights: dict[str, torch.Tensor]) -> Network:
         """Return a network like the given one, with other weights."""
