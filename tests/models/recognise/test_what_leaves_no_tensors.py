@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from napari_unet.models.opening import load_model
+from tests.models.recognise import nets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,13 @@ def test_an_activation_after_transposed_convolutions_can_be_told(tmp_path):
     net, path = ActiveUp(), tmp_path / "net.pth"
     assert difference(net, path, upsampling_activation="yes", **told) < 1e-5
     assert difference(net, path, upsampling_activation="no", **told) > 1e-3  # control
+
+
+def test_an_upsampling_without_bias_is_normed_before_its_activation_like_all(tmp_path):
+    net, path = nets.FastMri(1, 1, 4, 3), tmp_path / "net.pth"
+    told = {"activation": "leaky_relu", "slope": "0.2", "pooling": "average"}
+    assert difference(net, path, upsampling_activation="yes", **told) < 1e-5
+    assert difference(net, path, upsampling_activation="no", **told) > 1e-2  # control
 
 
 @pytest.mark.parametrize(
