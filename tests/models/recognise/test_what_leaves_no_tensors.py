@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from napari_unet.models.opening import load_model
 from tests.models.recognise import nets
@@ -105,4 +106,13 @@ def test_weights_kept_as_direction_and_length_are_multiplied_out(add, tmp_path):
                 for name, tensor in layer.named_parameters():
                     if name.endswith(("weight_g", "original0")):
                         tensor *= 1.5
+    assert difference(net, tmp_path / "net.pth", skip_order="upsampled-first") < 1e-5
+
+
+def test_weights_that_were_pruned_count_where_their_mask_says(tmp_path):
+    net = Small()
+    for layer in list(net.modules()):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            prune.random_unstructured(layer, "weight", 0.3)
+            prune.random_unstructured(layer, "bias", 0.3)
     assert difference(net, tmp_path / "net.pth", skip_order="upsampled-first") < 1e-5

@@ -22,6 +22,8 @@ _WEIGHTS_KEYS = (
 """Where checkpoints keep the weights, the likeliest first."""
 
 _AVERAGED = ("ema", "swa", "averaged", "shadow")
+_LONGEST_LIST = 100
+"""Of what a program saved side by side, as ``(net.state_dict(), optimizer.state_dict())``."""
 _NO_WEIGHTS = ("optim", "scheduler", "scaler", "loss", "discriminator", "netD", "callbacks")
 
 
@@ -67,7 +69,7 @@ def _collect(
     modules: list[str],
     seen: set[int],
 ) -> None:
-    """Walk through dicts in dicts; note the tensors with names, and whole networks."""
+    """Walk through dicts in dicts and lists; note the tensors with names, and whole networks."""
     if id(value) in seen or len(keys) > MOST_DEPTH:
         return
     seen.add(id(value))
@@ -76,6 +78,8 @@ def _collect(
             modules.append(value.by)
             return
         value = {**value.items, **(value.state if isinstance(value.state, dict) else {})}
+    if isinstance(value, list | tuple) and len(value) <= _LONGEST_LIST:
+        value = {str(number): item for number, item in enumerate(value) if not _is_plain(item)}
     if not isinstance(value, dict):
         return
     tensors = {
@@ -88,6 +92,11 @@ def _collect(
     for key, item in value.items():
         if isinstance(key, str):
             _collect(item, (*keys, key), found, modules, seen)
+
+
+def _is_plain(item: Any) -> bool:
+    """Say whether something in a list is a tensor or a number: it has no name there."""
+    return not isinstance(item, dict | list | tuple | Made) or as_tensor(item) is not None
 
 
 def _is_other(keys: tuple[str, ...]) -> bool:
