@@ -141,6 +141,8 @@ def test_weights_are_found_in_lists(weights: dict[str, torch.Tensor], tmp_path: 
     other = {key: tensor + 1 for key, tensor in weights.items()}
     torch.save({"models": [weights, other]}, path)
     assert "models.0 was taken, not models.1" in read_state_dict(path)[0].assumed["weights"]
+    torch.save([{key: tensor.clone() for key, tensor in other.items()} for _ in range(9)], path)
+    assert "not 1, 2, 3, 4, 5 and 3 more" in read_state_dict(path)[0].assumed["weights"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from napari_unet.models.pytorch.saved import MOST_DEPTH
 from napari_unet.models.pytorch.storages import as_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -24,6 +25,7 @@ _WEIGHTS_KEYS = (
 _AVERAGED = ("ema", "swa", "averaged", "shadow")
 _LONGEST_LIST = 100
 """Of what a program saved side by side, as ``(net.state_dict(), optimizer.state_dict())``."""
+_MOST_NAMED = 5
 _NO_WEIGHTS = ("optim", "scheduler", "scaler", "loss", "discriminator", "netD", "callbacks")
 
 
@@ -53,13 +55,17 @@ def state_dicts(path: Path, content: Any) -> list[TensorSet]:
         if any(word in where.lower() for word in _AVERAGED) and keys == usable[0][0]:
             sentence = f"The file holds averaged weights only ({where}); they were taken."
         elif len(usable) > 1:
-            others = ", ".join(".".join(other) or "itself" for other, _ in usable if other != keys)
-            sentence = (
-                f"The file holds several sets of weights; {where or 'its own'} was taken, "
-                f"not {others}."
-            )
+            others = [".".join(other) or "itself" for other, _ in usable if other != keys]
+            sentence = which_was_taken(where or "its own", others)
         result.append(TensorSet(sentence, tensors, where))
     return result
+
+
+def which_was_taken(taken: str, others: Sequence[str]) -> str:
+    """Say which of several sets of weights was taken, and name the first of the others."""
+    more = len(others) - _MOST_NAMED
+    named = ", ".join(others[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"The file holds several sets of weights; {taken} was taken, not {named}."
 
 
 def _collect(

@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from napari_unet.models.assumptions import YOU, Assumption, check_told
+from napari_unet.models.pytorch.sets import which_was_taken
 from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.names import is_averaged
 
@@ -64,7 +65,7 @@ def with_other_sets(
     mine = mine or "itself"
     if not sets:
         for one in found if inner else ():
-            one.assumed.setdefault(NAME, _sentence(mine, [name for name, _ in inner]))
+            one.assumed.setdefault(NAME, which_was_taken(mine, [name for name, _ in inner]))
         return found
     return [
         _choosable(one, {mine: tensors, **sets}, mine, number) for number, one in enumerate(found)
@@ -90,7 +91,7 @@ def _choosable(
         },
         told_by=YOU if NAME in said else "",
     )
-    sentence = _sentence(taken, [name for name in sets if name != taken])
+    sentence = which_was_taken(taken, [name for name in sets if name != taken])
     assumed = {key: why for key, why in found.assumed.items() if key != NAME}
     card = found.card
     if NAME in said:
@@ -116,11 +117,6 @@ def _choosable(
         assumptions=(asked, *found.assumptions),
         reread=reread,
     )
-
-
-def _sentence(taken: str, others: list[str]) -> str:
-    """Say which set was taken."""
-    return f"The file holds several sets of weights; {taken} was taken, not {', '.join(others)}."
 
 
 def _replaced(tensors: Tensors, other: Tensors) -> Tensors | None:
