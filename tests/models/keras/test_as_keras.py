@@ -162,16 +162,40 @@ def answer(path: Path, image: np.ndarray) -> np.ndarray:
     return logits.permute(0, 2, 3, 1).numpy()
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_a_network_answers_as_it_does_in_keras(name, tmp_path):
-    net = shaken(unet(**NETS[name]))
+def check(net: Any, path: Path) -> None:
+    """Save a network with weights of its own, and compare what is read with what Keras gives."""
+    net = shaken(net)
     image = np.random.default_rng(1).normal(size=(1, 24, 32, 3)).astype(np.float32)
     expected = keras.ops.convert_to_numpy(net(image, training=False))
     scale = np.abs(expected).max()
     assert expected.std() > 1e-3 * scale > 0
-    path = tmp_path / ("net.keras" if len(name) % 2 else "net.h5")
     net.save(path)
     assert np.abs(answer(path, image) - expected).max() <= TOLERANCE * scale
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_answers_as_it_does_in_keras(name, tmp_path):
+    check(unet(**NETS[name]), tmp_path / ("net.keras" if len(name) % 2 else "net.h5"))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_network_that_ends_in_another_one_answers_as_it_does_in_keras(suffix, tmp_path):
+    image = layers.Input((None, None, 3))
+    row = keras.Sequential([layers.Conv2D(3, 3, padding="same"), layers.ReLU()])
+    scaled = row(row(layers.Rescaling(2.0, -1.0)(image)))
+    net = unet()
+    check(keras.Model(image, net(scaled)), tmp_path / f"once{suffix}")
+    inner = layers.Input((None, None, 3))
+    same = keras.Model(inner, layers.Conv2D(3, 3, padding="same", activation="relu")(inner))
+    check(keras.Model(image, same(same(scaled))), tmp_path / f"twice{suffix}")
+    check(keras.Model(image, row(scaled)), tmp_path / f"row{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_numbers_that_features_are_computed_with_are_not_left_out(suffix, tmp_path):
+    """In HDF5 nothing but the number tells ``2 * x`` from the layer that multiplies features."""
+    net = unet(floor=lambda x: 1 - (2 * x + 0.5))
+    check(net, tmp_path / f"net{suffix}")
 
 
 @pytest.mark.parametrize(

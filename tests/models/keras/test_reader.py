@@ -532,7 +532,9 @@ def test_of_weights_alone_one_reading_is_the_network(
     assert found[0].title.startswith("ELU" if dropout else "ReLU")
 
 
-def test_a_network_within_a_network_is_read(tmp_path):
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_network_within_a_network_is_read(first, tmp_path):
+    """Keras 2 counts that a network was made as a call of it, so that the first one is 1."""
     inner = Written(2, 4, 3)
     kernel, bias = inner.drawn(3, 3, 4, 2), inner.drawn(2)
     inner.add("Conv2D", ["image"], 2, lambda x: x, {"kernel": kernel, "bias": bias}, padding="same")
@@ -541,6 +543,8 @@ def test_a_network_within_a_network_is_read(tmp_path):
     held = {"conv2d_1/kernel": kernel, "conv2d_1/bias": bias}
     name = net.add("Model", [at], 2, lambda x: convolved(x, kernel, bias), held)
     net.layers[-1]["config"] = inner.config["config"] | {"name": name}
+    net.add("ReLU", [name], 2, torch.relu)
+    net.layers[-1]["inbound_nodes"][0][0][1] = first
     check(net, net.save_h5(tmp_path / "net.h5"))
 
 

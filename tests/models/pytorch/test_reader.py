@@ -131,6 +131,20 @@ def test_weights_are_found_beside_all_that_checkpoints_keep(
     assert read_state_dict(path)[0].architecture is not None
 
 
+def test_weights_are_found_in_lists(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(3, 3, 3, 3))], momentum=0.9)
+    for content in ((weights, optimiser.state_dict(), 3), {"models": [weights]}):
+        torch.save(content, path)
+        ((_, tensors),) = read_tensors(path)
+        assert_same(tensors, weights)
+    other = {key: tensor + 1 for key, tensor in weights.items()}
+    torch.save({"models": [weights, other]}, path)
+    assert "models.0 was taken, not models.1" in read_state_dict(path)[0].assumed["weights"]
+    torch.save([{key: tensor.clone() for key, tensor in other.items()} for _ in range(9)], path)
+    assert "not 1, 2, 3, 4, 5 and 3 more" in read_state_dict(path)[0].assumed["weights"]
+
+
 @pytest.mark.parametrize(
     "prefix", ["module.", "model.", "net.", "_orig_mod.", "module.unet.", "model._orig_mod.net."]
 )

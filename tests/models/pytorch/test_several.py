@@ -24,7 +24,10 @@ def weights_of(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "container",
-    ["dicts", "state dicts", "Lightning", "ema first", "without dots", "parameters alone"],
+    [
+        *("dicts", "state dicts", "Lightning", "ema first", "without dots", "parameters alone"),
+        *("a student", "a name of its own"),
+    ],
 )
 def test_averaged_weights_are_offered_and_give_the_averaged_network_s_answer(
     container: str, tmp_path: Path
@@ -48,6 +51,9 @@ def test_averaged_weights_are_offered_and_give_the_averaged_network_s_answer(
             {"state_dict": prefixed("model.", mine) | undotted
              | {"model_ema.decay": torch.tensor(0.9)}}, "model_ema",
         ),
+        "a student": ({"state_dict": prefixed("student.", mine) | prefixed("teacher.", other)},
+                      "teacher"),
+        "a name of its own": (prefixed("seg.unet.", mine) | prefixed("ema.unet.", other), "ema"),
         "parameters alone": ({"net": mine, "ema": {"shadow": weights_of(averaged)}}, "ema.shadow"),
     }[container]  # fmt: skip
     torch.save(content, tmp_path / "net.ckpt")
@@ -76,3 +82,11 @@ def test_sets_of_other_networks_are_not_offered(tmp_path: Path) -> None:
     torch.save({"model": mine, "ema": other}, tmp_path / "net.pth")
     names = [one.name for one in read_weights(tmp_path / "net.pth")[0].assumptions]
     assert "weights" not in names
+
+
+def test_averages_that_cannot_take_their_place_are_said_to_be_left_out(tmp_path: Path) -> None:
+    mine = nets.shaken(ForkOfMilesial(1, 1, 4)).state_dict()
+    other = nets.shaken(ForkOfMilesial(1, 1, 6)).state_dict()
+    content = prefixed("model.", mine) | prefixed("model_ema.", other)
+    torch.save({"state_dict": content}, tmp_path / "net.pth")
+    assert "not model_ema" in load_model(tmp_path / "net.pth").card.assumed["weights"]

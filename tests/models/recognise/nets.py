@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -258,6 +259,102 @@ class Usuyama(nn.Module):
             x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
             x = getattr(self, f"dconv_up{i}")(torch.cat([x, skips.pop()], dim=1))
         return self.conv_last(x)
+
+
+# ------------------------------------------------------------------------------ bubbliiiing
+
+
+class VggUp(nn.Module):
+    def __init__(self, wide: int, narrow: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(wide, narrow, 3, padding=1)
+        self.conv2 = nn.Conv2d(narrow, narrow, 3, padding=1)
+        self.up = nn.UpsamplingBilinear2d(scale_factor=2)
+
+    def forward(self, skip: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+        x = self.conv1(torch.cat([skip, self.up(below)], 1))
+        return functional.relu(self.conv2(functional.relu(x)))
+
+
+class VggUNet(nn.Module):
+    """The five stages of VGG16 stand in one sequence; two of them are of one width."""
+
+    def __init__(self, channels: int, classes: int, base: int) -> None:
+        super().__init__()
+        self.vgg = nn.Module()
+        layers: list[nn.Module] = []
+        self.stages, wide = [0], channels
+        for stage, (count, factor) in enumerate(((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))):
+            layers += [nn.MaxPool2d(2)] if stage else []
+            for _ in range(count):
+                layers += [nn.Conv2d(wide, base * factor, 3, padding=1), nn.ReLU()]
+                wide = base * factor
+            self.stages.append(len(layers))
+        self.vgg.features = nn.Sequential(*layers, nn.MaxPool2d(2))
+        for number, (below, skip) in enumerate(((2, 1), (4, 2), (8, 4), (8, 8)), 1):
+            setattr(self, f"up_concat{number}", VggUp(base * (below + skip), base * skip))
+        self.final = nn.Conv2d(base, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = []
+        for start, end in pairwise(self.stages):
+            x = self.vgg.features[start:end](x)
+            kept.append(x)
+        for number in (4, 3, 2, 1):
+            x = getattr(self, f"up_concat{number}")(kept[number - 1], x)
+        return self.final(x)
+
+
+# ---------------------------------------------------------------------------------- fastMRI
+
+
+class MriLayers(nn.Module):
+    def __init__(self, *convolutions: nn.Module) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for convolution in convolutions:
+            norm = nn.InstanceNorm2d(convolution.out_channels)
+            layers += [convolution, norm, nn.LeakyReLU(0.2), nn.Dropout2d(0.1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class FastMri(nn.Module):
+    def __init__(self, channels: int, classes: int, base: int, depth: int) -> None:
+        super().__init__()
+        widths = [base * 2**i for i in range(depth)]
+        self.down_sample_layers = nn.ModuleList(
+            self._double(wide, narrow)
+            for wide, narrow in zip((channels, *widths), widths, strict=False)
+        )
+        self.conv = self._double(widths[-1], 2 * widths[-1])
+        self.up_transpose_conv = nn.ModuleList(
+            MriLayers(nn.ConvTranspose2d(2 * width, width, 2, 2, bias=False))
+            for width in widths[::-1]
+        )
+        ups: list[nn.Module] = [self._double(2 * width, width) for width in widths[::-1]]
+        ups[-1] = nn.Sequential(ups[-1], nn.Conv2d(base, classes, 1))
+        self.up_conv = nn.ModuleList(ups)
+
+    @staticmethod
+    def _double(wide: int, narrow: int) -> MriLayers:
+        return MriLayers(
+            nn.Conv2d(wide, narrow, 3, padding=1, bias=False),
+            nn.Conv2d(narrow, narrow, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = []
+        for layers in self.down_sample_layers:
+            x = layers(x)
+            skips.append(x)
+            x = functional.avg_pool2d(x, 2)
+        x = self.conv(x)
+        for up, layers in zip(self.up_transpose_conv, self.up_conv, strict=True):
+            x = layers(torch.cat([up(x), skips.pop()], 1))
+        return x
 
 
 # ------------------------------------------------------------------- light-bn, as in its tutorial

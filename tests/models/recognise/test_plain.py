@@ -127,9 +127,15 @@ def draw_scratch(chance: random.Random) -> tuple[nn.Module, tuple[int, ...], int
     return net, even(chance, 2**depth), channels
 
 
+def draw_vgg(chance: random.Random) -> tuple[nn.Module, tuple[int, ...], int]:
+    channels = chance.randint(1, 4)
+    net = nets.VggUNet(channels, chance.randint(1, 7), chance.randint(3, 9))
+    return net, even(chance, 16), channels
+
+
 FAMILY_NETS = [
     draw_milesial, draw_brain, draw_usuyama, draw_light, draw_lee, draw_persson,
-    draw_padded_jvanvugt, draw_scratch,
+    draw_padded_jvanvugt, draw_scratch, draw_vgg,
 ]  # fmt: skip
 names = [draw.__name__.removeprefix("draw_") for draw in FAMILY_NETS]
 

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from napari_unet.models.opening import load_model
+from tests.models.recognise import nets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +81,13 @@ def test_an_activation_after_transposed_convolutions_can_be_told(tmp_path):
     assert difference(net, path, upsampling_activation="no", **told) > 1e-3  # control
 
 
+def test_an_upsampling_without_bias_is_normed_before_its_activation_like_all(tmp_path):
+    net, path = nets.FastMri(1, 1, 4, 3), tmp_path / "net.pth"
+    told = {"activation": "leaky_relu", "slope": "0.2", "pooling": "average"}
+    assert difference(net, path, upsampling_activation="yes", **told) < 1e-5
+    assert difference(net, path, upsampling_activation="no", **told) > 1e-2  # control
+
+
 @pytest.mark.parametrize(
     "add",
     [
@@ -97,4 +106,13 @@ def test_weights_kept_as_direction_and_length_are_multiplied_out(add, tmp_path):
                 for name, tensor in layer.named_parameters():
                     if name.endswith(("weight_g", "original0")):
                         tensor *= 1.5
+    assert difference(net, tmp_path / "net.pth", skip_order="upsampled-first") < 1e-5
+
+
+def test_weights_that_were_pruned_count_where_their_mask_says(tmp_path):
+    net = Small()
+    for layer in list(net.modules()):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            prune.random_unstructured(layer, "weight", 0.3)
+            prune.random_unstructured(layer, "bias", 0.3)
     assert difference(net, tmp_path / "net.pth", skip_order="upsampled-first") < 1e-5

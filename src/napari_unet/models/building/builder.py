@@ -181,6 +181,8 @@ class GraphBuilder(Sized):
                 raise unsupported("Erf")
             if name in self._half_cropped:
                 raise self._half_cropped[name][-1]
+            if name in self._ends and name != last.node:
+                raise unsupported(self._ends[name])
             needed.add(name)
             waiting.extend(self.nodes[name].inputs)
         return needed

@@ -56,6 +56,7 @@ class Notes:
         self.image = Feature(IMAGE, in_channels, sizes, tuple(range(2 + spatial_dims)))
         self.features[IMAGE] = self.image
         self._errors_of_gelu: dict[str, Feature] = {}
+        self._ends: dict[str, str] = {}
         self._half_cropped: dict[str, tuple[Feature, Ints, Ints, ModelError]] = {}
         self._scaled_from: dict[str, tuple[Feature, float, float]] = {}
 

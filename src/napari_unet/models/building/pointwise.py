@@ -60,6 +60,21 @@ class Pointwise(Notes):
         flat = None if weight is None else weight.flatten()
         return self._add(node, x.channels, x.sizes, order=x.order, weight=flat)
 
+    def class_numbers(self, x: Feature, axis: int) -> Feature:
+        """Add the number of the largest channel: the probabilities tell the same and more."""
+        before = self.nodes.get(x.node)
+        ends = self.activation(x, "softmax", axis=axis, name="classes")
+        if isinstance(before, Activation) and before.kind in {"sigmoid", "softmax"}:
+            self.nodes[ends.node] = self.nodes[ends.node].replace(inputs=before.inputs)
+        self._ends[ends.node] = "arithmetic with the numbers of classes"
+        return ends
+
+    def log_softmax(self, x: Feature, axis: int) -> Feature:
+        """Add the logarithm of a softmax, for whose end the softmax stands."""
+        ends = self.activation(x, "softmax", axis=axis, name="log_softmax")
+        self._ends[ends.node] = "the logarithm of a softmax, elsewhere than at the end"
+        return ends
+
     def clip(self, x: Feature, low: float | None, high: float | None) -> Feature:
         """Add limits to the values."""
         if low is None:

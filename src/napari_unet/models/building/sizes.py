@@ -278,7 +278,7 @@ class Sized(Convolutions, Pointwise):
     def _feature_of_size(self, sizes: Ints, what: str) -> Feature:
         """Find a layer that has a size for all probes, the newest first."""
         for feature in reversed(self.features.values()):
-            if feature.node in self._errors_of_gelu or feature.node in self._half_cropped:
+            if feature.node in {*self._errors_of_gelu, *self._half_cropped, *self._ends}:
                 continue
             if (feature.sizes == sizes)[self.alive].all():
                 return feature
@@ -297,7 +297,7 @@ class Sized(Convolutions, Pointwise):
             return None
         for feature in reversed(self.features.values()):
             matching = (feature.sizes == sizes).all(axis=1)[self.alive]
-            is_layer = feature.node not in {*self._errors_of_gelu, *self._half_cropped}
+            is_layer = feature.node not in {*self._errors_of_gelu, *self._half_cropped, *self._ends}
             if is_layer and matching.mean() >= _MATCHING:
                 return feature
         return None

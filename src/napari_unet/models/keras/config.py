@@ -6,7 +6,8 @@ from typing import Any
 
 from napari_unet.errors import ModelError
 
-NETWORKS = {"Functional", "Model", "Sequential"}
+_ROW = "Sequential"
+NETWORKS = {"Functional", "Model", _ROW}
 _MOST_LAYERS = 4096
 _CONSTANT = "_CONSTANT_VALUE"
 _OPERANDS = {"x", "y", "x1", "x2"}
@@ -67,6 +68,41 @@ Reference = tuple[str, int, int]
 def references(node: Any) -> list[Reference]:
     """List what a layer reads: names, calls and places, in the order in which they are given."""
     return [argument for argument in arguments(node) if isinstance(argument, tuple)]
+
+
+def first_calls(config: dict[str, Any], version: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Say by which number the first call of each network within a network goes.
+
+    That a network was made counts as a call of it, so that the first one in another network is
+    number 1; Keras 3 counts so where it names the outputs alone, and never for sequential ones.
+
+    Parameters
+    ----------
+    config : dict
+        Of the outer network.
+    version : int
+        Main version of Keras.
+
+    Returns
+    -------
+    tuple of dict of str to int
+        By name: where layers read from them, and where they give an output.
+    """
+    layers = layers_of(config)
+    kinds = {name_of(layer): layer["class_name"] for layer in layers}
+    counted = {
+        name for name, kind in kinds.items() if kind in NETWORKS and (version < 3 or kind != _ROW)
+    }
+    nodes = [node for layer in layers for node in layer.get("inbound_nodes") or []]
+    read = [reference for node in nodes for reference in references(node)] if version < 3 else []
+    between = _lowest(read, counted)
+    return between, _lowest(references(config["config"]["output_layers"]), counted)
+
+
+def _lowest(read: list[Reference], names: set[str]) -> dict[str, int]:
+    """Return 1 for each of some layers of which no call 0 is read."""
+    numbers = {name: [at for by, at, _ in read if by == name] for name in names}
+    return {name: int(min(ats) > 0) for name, ats in numbers.items() if ats}
 
 
 def arguments(node: Any) -> list[Reference | float]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unet.models.building.features import BATCH, CHANNEL, Feature
 from napari_unet.models.building.refusals import unsupported
 from napari_unet.models.keras.activations import FUNCTIONS
+from napari_unet.models.keras.config import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,13 +43,16 @@ _SAME = {
 """Names of TensorFlow's functions, of Python's operators, and ours for both."""
 
 
-def is_operation(layer: dict[str, Any]) -> bool:
+def is_operation(layer: dict[str, Any], node: Any = None) -> bool:
     """Say whether an entry among the layers is a function.
 
     Parameters
     ----------
     layer : dict
         Its configuration.
+    node : object
+        What it is applied to. A number among it tells a function, too: in HDF5 files of Keras 3
+        nothing else tells ``2 * x`` from a layer that multiplies what it reads.
 
     Returns
     -------
@@ -56,17 +60,18 @@ def is_operation(layer: dict[str, Any]) -> bool:
         False for layers.
     """
     module = str(layer.get("module") or "")
-    return layer["class_name"] == _OF_KERAS_2 or module.startswith(_MODULES)
+    has_numbers = any(isinstance(argument, float) for argument in arguments(node))
+    return layer["class_name"] == _OF_KERAS_2 or module.startswith(_MODULES) or has_numbers
 
 
-def operate(layer: Layer, arguments: Sequence[Argument]) -> Feature:
+def operate(layer: Layer, given: Sequence[Argument]) -> Feature:
     """Apply a function.
 
     Parameters
     ----------
     layer : Layer
         Its settings.
-    arguments : sequence of Feature or float
+    given : sequence of Feature or float
         What it is applied to, in order.
 
     Returns
@@ -75,19 +80,19 @@ def operate(layer: Layer, arguments: Sequence[Argument]) -> Feature:
         In the order of axes of what it reads.
     """
     name = _name(layer)
-    features = [each for each in arguments if isinstance(each, Feature)]
-    if name in _ARITHMETIC and len(arguments) == 2:
-        return _combined(layer, name, arguments[0], arguments[1])
-    if name == "concatenate" and len(features) == len(arguments):
+    features = [each for each in given if isinstance(each, Feature)]
+    if name in _ARITHMETIC and len(given) == 2:
+        return _combined(layer, name, given[0], given[1])
+    if name == "concatenate" and len(features) == len(given):
         axis = int(layer.settings.get("axis", -1))
         if any(x.order[axis] != CHANNEL for x in features):
             raise unsupported("joining along an axis that is not the channels")
         return layer.builder.join("concatenate", features, layer.name)
     if len(features) == 1 and name in _OF_ONE:
         return _OF_ONE[name](layer)
-    if len(features) == len(arguments) == 1 and name in FUNCTIONS:
+    if len(features) == len(given) == 1 and name in FUNCTIONS:
         return FUNCTIONS[name](layer)
-    if name == "power" and len(features) == 1 and list(arguments[1:]) == [2]:
+    if name == "power" and len(features) == 1 and list(given[1:]) == [2]:
         return layer.builder.join("multiply", features * 2, layer.name)
     raise unsupported(f"the function {name}")
 

@@ -25,6 +25,7 @@ from napari_unet.models.keras.config import (
     NETWORKS,
     arguments,
     config_of,
+    first_calls,
     input_shape,
     keywords,
     layers_of,
@@ -190,10 +191,11 @@ class _Reader:
         values: dict[tuple[str, int], list[Feature]] = {
             (name, 0): [feature] for name, feature in zip(starts, inputs, strict=True)
         }
+        between, at_end = first_calls(config, self.version)
         waiting = [
             (name, number, node, references(node))
             for name, layer in layers.items()
-            for number, node in enumerate(layer.get("inbound_nodes") or [])
+            for number, node in enumerate(layer.get("inbound_nodes") or [], between.get(name, 0))
             if (name, number) not in values
         ]
         while waiting:
@@ -202,7 +204,7 @@ class _Reader:
                 if not all((source, at) in values for source, at, _ in reads):
                     left.append((name, number, node, reads))
                     continue
-                if is_operation(layers[name]):
+                if is_operation(layers[name], node):
                     values[name, number] = [self._operation(layers[name], node, values)]
                     continue
                 parts = [values[source, at][place] for source, at, place in reads]
@@ -211,7 +213,8 @@ class _Reader:
                 raise ValueError(f"layer {left[0][0]} reads what is not there")
             waiting = left
         return [
-            values[name, at][place] for name, at, place in references(settings["output_layers"])
+            values[name, at + between.get(name, 0) - at_end.get(name, 0)][place]
+            for name, at, place in references(settings["output_layers"])
         ]
 
     def _sequential(

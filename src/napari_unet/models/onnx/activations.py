@@ -48,10 +48,12 @@ def _activation(reader: Reader, step: Step) -> Value:
     if op == "PRelu":
         slope = reader.weights_of(step.given(1))
         return builder.activation(step.x, "prelu", weight=slope, name=step.name)
-    if op == "Softmax":
+    if op in {"Softmax", "LogSoftmax"}:
         axis = int(options.get("axis", -1 if reader.opset >= 13 else 1))
         if reader.opset < 13 and axis != 1 and axis != len(step.x.order) - 1:
             raise unsupported("a softmax over several axes")
+        if op == "LogSoftmax":
+            return builder.log_softmax(step.x, axis)
         return builder.activation(step.x, "softmax", axis=axis)
     raise unsupported(op)
 
@@ -90,17 +92,17 @@ def _where(reader: Reader, step: Step) -> Value:
 
 
 def _arg_max(reader: Reader, step: Step) -> Value:
-    """Class numbers at the end: the probabilities before them say the same and more."""
     if step.options.get("select_last_index", 0):
         raise unsupported("ArgMax of an unusual kind")
-    return reader.builder.activation(
-        step.x, "softmax", axis=int(step.options.get("axis", 0)), name="classes"
-    )
+    return reader.builder.class_numbers(step.x, int(step.options.get("axis", 0)))
 
 
 ACTIVATIONS: dict[str, Translate] = {
     **dict.fromkeys(
-        [*_PLAIN_ACTIVATIONS, *"LeakyRelu Elu Celu Selu Gelu HardSigmoid PRelu Softmax".split()],
+        [
+            *_PLAIN_ACTIVATIONS,
+            *"LeakyRelu Elu Celu Selu Gelu HardSigmoid PRelu Softmax LogSoftmax".split(),
+        ],
         _activation,
     ),
     "Clip": _clip,

@@ -11,6 +11,7 @@ from napari_unet.models.pytorch.saved import MOST_DEPTH
 from napari_unet.models.pytorch.storages import as_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -22,6 +23,9 @@ _WEIGHTS_KEYS = (
 """Where checkpoints keep the weights, the likeliest first."""
 
 _AVERAGED = ("ema", "swa", "averaged", "shadow")
+_LONGEST_LIST = 100
+"""Of what a program saved side by side, as ``(net.state_dict(), optimizer.state_dict())``."""
+_MOST_NAMED = 5
 _NO_WEIGHTS = ("optim", "scheduler", "scaler", "loss", "discriminator", "netD", "callbacks")
 
 
@@ -51,13 +55,17 @@ def state_dicts(path: Path, content: Any) -> list[TensorSet]:
         if any(word in where.lower() for word in _AVERAGED) and keys == usable[0][0]:
             sentence = f"The file holds averaged weights only ({where}); they were taken."
         elif len(usable) > 1:
-            others = ", ".join(".".join(other) or "itself" for other, _ in usable if other != keys)
-            sentence = (
-                f"The file holds several sets of weights; {where or 'its own'} was taken, "
-                f"not {others}."
-            )
+            others = [".".join(other) or "itself" for other, _ in usable if other != keys]
+            sentence = which_was_taken(where or "its own", others)
         result.append(TensorSet(sentence, tensors, where))
     return result
+
+
+def which_was_taken(taken: str, others: Sequence[str]) -> str:
+    """Say which of several sets of weights was taken, and name the first of the others."""
+    more = len(others) - _MOST_NAMED
+    named = ", ".join(others[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"The file holds several sets of weights; {taken} was taken, not {named}."
 
 
 def _collect(
@@ -67,7 +75,7 @@ def _collect(
     modules: list[str],
     seen: set[int],
 ) -> None:
-    """Walk through dicts in dicts; note the tensors with names, and whole networks."""
+    """Walk through dicts in dicts and lists; note the tensors with names, and whole networks."""
     if id(value) in seen or len(keys) > MOST_DEPTH:
         return
     seen.add(id(value))
@@ -76,6 +84,8 @@ def _collect(
             modules.append(value.by)
             return
         value = {**value.items, **(value.state if isinstance(value.state, dict) else {})}
+    if isinstance(value, list | tuple) and len(value) <= _LONGEST_LIST:
+        value = {str(number): item for number, item in enumerate(value) if not _is_plain(item)}
     if not isinstance(value, dict):
         return
     tensors = {
@@ -88,6 +98,11 @@ def _collect(
     for key, item in value.items():
         if isinstance(key, str):
             _collect(item, (*keys, key), found, modules, seen)
+
+
+def _is_plain(item: Any) -> bool:
+    """Say whether something in a list is a tensor or a number: it has no name there."""
+    return not isinstance(item, dict | list | tuple | Made) or as_tensor(item) is not None
 
 
 def _is_other(keys: tuple[str, ...]) -> bool:

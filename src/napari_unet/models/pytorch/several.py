@@ -8,14 +8,16 @@ takes the place of its likes among the weights; what is not averaged stays.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from napari_unet.models.assumptions import YOU, Assumption, check_told
+from napari_unet.models.pytorch.sets import which_was_taken
 from napari_unet.models.recognise import recognise
 from napari_unet.models.recognise.names import is_averaged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import torch
 
@@ -60,9 +62,11 @@ def with_other_sets(
         for name, other in (*inner, *others)
         if (replaced := _replaced(own or tensors, other)) is not None
     }
-    if not sets:
-        return found
     mine = mine or "itself"
+    if not sets:
+        for one in found if inner else ():
+            one.assumed.setdefault(NAME, which_was_taken(mine, [name for name, _ in inner]))
+        return found
     return [
         _choosable(one, {mine: tensors, **sets}, mine, number) for number, one in enumerate(found)
     ]
@@ -87,8 +91,7 @@ def _choosable(
         },
         told_by=YOU if NAME in said else "",
     )
-    others = ", ".join(name for name in sets if name != taken)
-    sentence = f"The file holds several sets of weights; {taken} was taken, not {others}."
+    sentence = which_was_taken(taken, [name for name in sets if name != taken])
     assumed = {key: why for key, why in found.assumed.items() if key != NAME}
     card = found.card
     if NAME in said:
@@ -118,10 +121,11 @@ def _choosable(
 
 def _replaced(tensors: Tensors, other: Tensors) -> Tensors | None:
     """Put the tensors of another set in the place of their likes; None if weights are missing."""
-    by_name = {_plain(key): tensor for key, tensor in other.items()}
+    wrappers = {*_PREFIXES, *_shared_starts(tensors), *_shared_starts(other)}
+    by_name = {_plain(key, wrappers): tensor for key, tensor in other.items()}
     result = dict(tensors)
     for key, tensor in tensors.items():
-        like = by_name.get(_plain(key))
+        like = by_name.get(_plain(key, wrappers))
         if like is not None and like.shape == tensor.shape:
             result[key] = like
         elif tensor.ndim >= _WEIGHTS_FROM:
@@ -129,9 +133,18 @@ def _replaced(tensors: Tensors, other: Tensors) -> Tensors | None:
     return result
 
 
-def _plain(key: str) -> str:
+def _shared_starts(tensors: Tensors) -> list[str]:
+    """Return the parts with which the names of all convolutions start, the outermost first."""
+    names = [key.split(".")[:-1] for key, tensor in tensors.items() if tensor.ndim >= _WEIGHTS_FROM]
+    return [
+        parts[0]
+        for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*names, strict=False))
+    ]
+
+
+def _plain(key: str, wrappers: Collection[str]) -> str:
     """Return a name without what wrappers put before it, and without its dots."""
     parts = key.split(".")
-    while len(parts) > 1 and (is_averaged(parts[0]) or parts[0] in _PREFIXES):
+    while len(parts) > 1 and (is_averaged(parts[0]) or parts[0] in wrappers):
         parts = parts[1:]
     return "".join(parts)

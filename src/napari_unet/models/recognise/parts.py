@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from napari_unet.models.recognise.divisions import Divisions
     from napari_unet.models.recognise.units import Unit
 
-_SHORTCUTS = ("short", "skip", "res", "identity", "proj", "downsample", "match", "bypass")
-"""Words in the names of shortcuts."""
+_SHORTCUT = re.compile(r"short|skip|(?<!featu)(?<!comp)res|identity|proj|downsample|match|bypass")
+"""Words in the names of shortcuts; features are none."""
 _FOREIGN = 2.0
 """For a shortcut past a convolution that stands outside the module of both."""
 _LARGEST_UP_KERNEL = 6
@@ -265,7 +266,7 @@ def _is_shortcut(main: Sequence[Unit], shortcut: Unit) -> bool:
 
 def _is_named_shortcut(unit: Unit) -> bool:
     """Say whether a unit is called a shortcut."""
-    return any(word in unit.name.lower() for word in _SHORTCUTS)
+    return _SHORTCUT.search(unit.name.lower()) is not None
 
 
 def _is_of_skip(one: Unit, other: Unit) -> bool:

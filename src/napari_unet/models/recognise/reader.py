@@ -211,9 +211,13 @@ class Reader:
                 padding=_none_if_zero(same(unit.kernel)),
                 padding_mode=self._reading.padding_mode,
             )
+        is_active = self._network.is_active_up(step, self._reading)
         if unit.norm is not None:
             x = self._norm(x, unit.norm)
-        if unit is not self._network.head and self._network.is_active_up(step, self._reading):
+        elif is_active and self._reading.bare_norm and not unit.conv.has_bias:
+            narrow = unit.conv.sizes[1 if step.transposed else 0]
+            x = self._drawing.bare_instance_norm(x, narrow, self._reading.eps)
+        if unit is not self._network.head and is_active:
             x = self._activation(x, unit)
         return self._resized(x, scale) if last else x
 

@@ -200,6 +200,20 @@ FAMILIES = (
         ),
     ),
     Family(
+        "bubbliiiing/unet-pytorch",
+        (r"vgg\.features\.0\.", r"up_concat4\.conv1\.", r"final\."),
+        (
+            ("skip_first", True),
+            ("resize", "linear"),
+            ("align_corners", True),
+            ("padded", True),
+            ("activation", "relu"),
+            ("pooling", "max"),
+            ("bare_norm", False),
+        ),
+        (("activation", "softmax"),),
+    ),
+    Family(
         "nnU-Net",
         (
             r"encoder\.stages\.0\.0\.convs\.0\.conv\.",

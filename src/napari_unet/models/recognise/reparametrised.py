@@ -1,4 +1,4 @@
-"""Weights that are stored as parts are put together again: weight norm and spectral norm."""
+"""Weights that are stored as parts are put together: weight norm, spectral norm, pruning."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _SPECTRAL_NORM = (
     ),
 )
 """The weight, and the vectors that measure how much it stretches: of its outputs, its inputs."""
+_PRUNED = (("weight_orig", "weight_mask"), ("bias_orig", "bias_mask"))
+"""The values, and 1 where they count."""
 
 
 def put_together(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -45,6 +47,12 @@ def put_together(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
             if start != key and {f"{start}{out}", f"{start}{into}"} <= tensors.keys():
                 parts = (tensors[key], tensors[f"{start}{out}"], tensors[f"{start}{into}"])
                 _replace(result, (whole, out, into), start, _unstretched(*parts))
+        for whole, mask in _PRUNED:
+            start = key.removesuffix(whole)
+            counts = result.get(f"{start}{mask}")
+            if start != key and counts is not None and counts.shape == tensors[key].shape:
+                name = whole.removesuffix("_orig")
+                _replace(result, (whole, mask), start, tensors[key] * counts, name)
         for direction, length in _WEIGHT_NORM:
             start = key.removesuffix(direction)
             other = result.get(f"{start}{length}")
@@ -56,7 +64,11 @@ def put_together(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 def _replace(
-    tensors: dict[str, torch.Tensor], parts: tuple[str, ...], start: str, weight: torch.Tensor
+    tensors: dict[str, torch.Tensor],
+    parts: tuple[str, ...],
+    start: str,
+    weight: torch.Tensor,
+    name: str = "weight",
 ) -> None:
     """Put a weight at the place of its first part, and leave out the parts."""
     names = {f"{start}{part}" for part in parts}
@@ -64,7 +76,7 @@ def _replace(
     tensors.clear()
     for key, tensor in before:
         if key == f"{start}{parts[0]}":
-            tensors[f"{start}weight"] = weight
+            tensors[f"{start}{name}"] = weight
         elif key not in names:
             tensors[key] = tensor
 

@@ -68,11 +68,14 @@ def _hardtanh(call: Call) -> Any:
     return call.builder.clip(call.x, low, high)
 
 
+def _log_softmax(call: Call) -> Any:
+    return call.builder.log_softmax(call.x, call.whole(1, "dim"))
+
+
 def _arg_max(call: Call) -> Any:
-    """Class numbers at the end: the probabilities before them say the same and more."""
     if call.get(1) is None:
         raise unsupported("argmax over everything")
-    return call.builder.activation(call.x, "softmax", axis=call.whole(1), name="classes")
+    return call.builder.class_numbers(call.x, call.whole(1))
 
 
 ACTIVATIONS: dict[str, Operation] = {
@@ -90,6 +93,8 @@ ACTIVATIONS: dict[str, Operation] = {
     "prelu": _prelu,
     "softmax": _softmax,
     "_softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "_log_softmax": _log_softmax,
     "clamp": _clamp,
     "clip": _clamp,
     "clamp_min": lambda call: call.builder.clip(call.x, call.number(1), None),
