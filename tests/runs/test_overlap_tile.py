@@ -11,6 +11,7 @@ from napari_unet.arrays.normalize import measure
 from napari_unet.errors import DeviceError
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model
+from napari_unet.network.graph import IMAGE, Join, Pooling
 from napari_unet.network.inference import InferenceNet
 from napari_unet.network.policy import DevicePolicy
 from napari_unet.network.transfers import Arriving, Transfers
@@ -24,6 +25,7 @@ from napari_unet.runs.progress import Note, TileDone, drive
 from napari_unet.runs.tile_choice import default_tile, feature_bytes
 from napari_unet.runs.tile_computer import Plane, TileComputer
 from napari_unet.settings import Architecture, SegmentSettings
+from tests.graphs import Sketch, shaken_net
 
 SMALL_TILES = SegmentSettings(tile_px=64, device="cpu")
 
@@ -210,6 +212,27 @@ def test_a_blank_corner_does_not_hide_what_a_small_halo_costs(tiny):
     assert said > abs(run.out - Run(tiny, image).out).max() / 10
 
 
+def test_a_halo_that_is_too_small_along_one_axis_only_is_told():
+    sketch = Sketch(dims=3)
+    x = sketch.convolution(IMAGE, 3, (9, 3, 3))
+    below = sketch.add(Pooling, x, kind="max", kernel=(1, 2, 2), stride=(1, 2, 2))
+    below = sketch.upsampling(sketch.convolution(below, 3, (1, 3, 3)), 3, 2, (0, 0), (1, 2, 2))
+    joined = sketch.add(Join, (x, below), how="concatenate")
+    net = shaken_net(sketch.graph(sketch.convolution(joined, 1, 1)))
+    model = Model(net, Card(name="flat", architecture=net.architecture))
+    assert [(grid.stride, grid.halo) for grid in net.grids] == [(1, 4), (2, 4), (2, 4)]
+
+    def told(halo_px, *shape):
+        settings = SegmentSettings(tile_px=16, halo_px=halo_px, device="cpu")
+        with Background() as background:
+            return [note.text for note in OverlapTile(model, shape, settings, background).notes()]
+
+    (note,) = told(3, 40, 50, 60)
+    assert note.startswith("A halo of 3 px is less than the 4 px this network looks around it")
+    assert told(4, 40, 50, 60) == []
+    assert told(3, 16, 50, 60) == [], "an axis that is not cut needs no halo"
+
+
 def test_two_tiles_are_measured_once_each(tiny):
     run = Run(tiny, make_image(40, 100), SMALL_TILES.replace(halo_px=4))
     assert len(run.tiling.tiles) == 2
@@ -254,6 +277,33 @@ def test_half_precision_is_near(tiny):
     most, mean = map(float, re.findall(r"(\d[\d.e-]*)(?: there| on average)", line))
     assert 0 < mean < most <= difference.max() * 1.05
     assert mean == pytest.approx(difference.mean(), rel=0.5)
+
+
+def test_what_half_precision_costs_is_measured_where_there_is_more_than_background(tiny):
+    image = np.zeros((150, 140))
+    image[70:75, 40:50] = 5
+    image[100:105, 20:120] = -3
+    settings = SMALL_TILES.replace(tile_px=140)
+    try:
+        half = Run(tiny, image, settings.replace(precision="half"))
+    except DeviceError:
+        pytest.skip("this processor has no bfloat16")
+    said = float(half.notes[0].split("up to ")[1].split(" ")[0])
+    assert said > abs(half.out - Run(tiny, image, settings).out).max() / 2
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_half_precision_is_measured_on_all_of_a_tile(padded):
+    torch.manual_seed(0)
+    net = UNet(Architecture(widths=(4, 6), padded=padded)).eval()
+    model = Model(net, Card(name="tiny", architecture=net.architecture))
+    try:
+        run = Run(model, make_image(90, 37), SMALL_TILES.replace(precision="half"))
+    except DeviceError:
+        pytest.skip("this processor has no bfloat16")
+    rows, columns = map(int, re.findall(r"^(\d+) x (\d+) px were computed", run.notes[0])[0])
+    assert 24 <= rows <= 64 - 2 * net.margin, "not only one step of the grid"
+    assert columns == 37, "not the mirrored part"
 
 
 def test_what_half_precision_costs_is_told_once_and_not_where_all_digits_are_used(tiny):
@@ -323,6 +373,19 @@ def test_smaller_tiles_are_used_when_memory_runs_out(tiny):
         "Memory of this computer ran out with a tile of 152 px; going on with a tile of 76 px.",
     ]
     assert said[-1].done == said[-1].total
+
+
+def test_tiles_are_said_to_be_approximate_where_memory_ran_out_with_the_whole():
+    torch.manual_seed(0)
+    net = UNet(Architecture(widths=(4, 6), norm="instance")).eval()
+    model = Model(net, Card(name="whole", architecture=net.architecture))
+    image, said = make_image(150, 140), []
+    refuse_above(net, 80 * 80)
+    predict(model, image, "YX", SegmentSettings(device="cpu"), progress=said.append)
+    ran_out, approximate, measured = (e.text for e in said if isinstance(e, Note))
+    assert ran_out.startswith("Memory of this computer ran out")
+    assert "so with tiles the result is approximate" in approximate
+    assert "probabilities differ by at least" in measured
 
 
 def test_the_cpu_takes_over_when_no_tile_fits_on_the_gpu(tiny, monkeypatch):

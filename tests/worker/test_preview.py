@@ -10,8 +10,9 @@ from napari_unet.arrays.axes import plan_planes
 from napari_unet.arrays.tiles import plan_tiles
 from napari_unet.models.card import Card
 from napari_unet.models.model import Model, save_model
+from napari_unet.runs import fitted
 from napari_unet.runs.predict import predict
-from napari_unet.runs.progress import LabelsDone, TileDone
+from napari_unet.runs.progress import LabelsDone, Note, TileDone
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 from napari_unet.worker import jobs, preview, segmenting
 from napari_unet.worker.__main__ import Call
@@ -203,6 +204,39 @@ def test_the_same_run_is_not_computed_twice(call, model_path, run_to_end, monkey
     first["token"].unlink()
     segment(image)
     assert len(ran) == 4, "only the last run is kept"
+
+
+def test_what_a_result_is_said_to_be_is_said_again_where_it_is_used_again(
+    call, model_path, run_to_end, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(fitted, "_of_this_process", {})
+    monkeypatch.setattr(fitted, "user_state_path", lambda *_, **__: tmp_path / "state")
+    image = np.random.default_rng(0).normal(size=(96, 96)).astype(np.float32)
+    chosen = SegmentSettings(tile_px=48, halo_px=4).model_dump(mode="json")
+    ran = []
+    plain = segmenting.predict_steps
+
+    def told(*args, **kwargs):
+        ran.append(1)
+        yield Note("Memory ran out.")
+        return (yield from plain(*args, **kwargs))
+
+    monkeypatch.setattr(segmenting, "predict_steps", told)
+
+    def notes():
+        job = jobs.segment(call(image=image), model=model_path, axes="YX", settings=chosen)
+        return run_to_end(job)[1]["notes"]
+
+    first, *caveats = notes()
+    assert first == "Memory ran out."
+    assert "approximate" in caveats[0]
+    assert "differ by at least" in caveats[1]
+    assert notes() == caveats
+    assert notes() == caveats
+    assert len(ran) == 1
+    run_to_end(jobs.forget_tiles(call()))
+    notes()
+    assert len(ran) == 2, "with larger tiles the result may be another one"
 
 
 def test_few_tiles_cover_the_view_and_all_cover_the_image_once(call, model_path, tiny_unet):

@@ -244,6 +244,33 @@ def moved_tile(
     return moved
 
 
+def all_of_tile(tile: Tile, shape: Sequence[int], margin: int = 0) -> Tile:
+    """Give the same window with all that lies in the image as its core, the halo included.
+
+    Parameters
+    ----------
+    tile : Tile
+        Planned for an image of that shape, with the same margin.
+    shape, margin : object
+        See :func:`plan_tiles`.
+
+    Returns
+    -------
+    Tile
+        What it holds depends on the window; to compare two ways of computing the same.
+    """
+    sides = [
+        min(outer.stop - 2 * margin, size) - outer.start
+        for outer, size in zip(tile.outer, shape, strict=True)
+    ]
+    pairs = list(zip(tile.outer, sides, strict=True))
+    return Tile(
+        outer=tile.outer,
+        core=tuple(slice(outer.start, outer.start + side) for outer, side in pairs),
+        local=tuple(slice(0, side) for side in sides),
+    )
+
+
 def kind_of(tile: Tile, shape: Sequence[int]) -> Kind:
     """Say what tiles have in common that can be computed together.
 

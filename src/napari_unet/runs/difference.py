@@ -89,7 +89,9 @@ class Difference:
             mean = sum(each for _, each in self._found) / len(self._found)
             yield Note(
                 f"{_MEASURED[len(self._found)]} computed once more, moved across a border: "
-                f"probabilities differ by at least {largest:.2g} in places ({mean:.2g} on average)."
+                f"probabilities differ by at least {largest:.2g} in places ({mean:.2g} on "
+                "average).",
+                is_caveat=True,
             )
 
     def rounding(self, computer: TileComputer, exact: TileComputer, piece: Piece) -> Job[None]:
@@ -118,7 +120,8 @@ class Difference:
             sides = " x ".join(str(part.stop - part.start) for part in piece.tile.core)
             yield Note(
                 f"{sides} px were computed with all digits, too: with half precision probabilities "
-                f"differ by up to {most:.2g} there ({mean:.2g} on average)."
+                f"differ by up to {most:.2g} there ({mean:.2g} on average).",
+                is_caveat=True,
             )
 
 

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unet.arrays.tiles import Tile, plan_tiles, plan_tiles_around, split_tile
+from napari_unet.arrays.tiles import (
+    Tile,
+    all_of_tile,
+    plan_tiles,
+    plan_tiles_around,
+    split_tile,
+)
 from napari_unet.errors import DeviceError
 from napari_unet.network.devices import choose_device, choose_dtype, is_out_of_memory
 from napari_unet.network.policy import DevicePolicy, choose_policy
@@ -26,6 +32,7 @@ from napari_unet.runs.tile_choice import (
     choose_halo,
     default_tile,
     grid_of,
+    measured_tile,
     smallest_tile,
     tile_bytes,
     worthwhile_tile,
@@ -97,7 +104,7 @@ class OverlapTile:
         self._use(choose_device(settings.device), settings.precision)
         self._count, self._is_counted = len(self._tiles), False
         self._ran_out_with = ""
-        self._is_problem_told = False
+        self._is_problem_told = self._became_approximate = False
 
     @property
     def count(self) -> int:
@@ -117,32 +124,17 @@ class OverlapTile:
     @property
     def is_approximate(self) -> bool:
         """Say whether the result depends on where the tiles lie."""
-        net = self._model.net
-        return len(self._tiles) > 1 and (
-            not net.exact or (net.margin == 0 and max(self._halo) < net.halo)
-        )
+        return len(self._tiles) > 1 and (not self._model.net.exact or self._short_halo is not None)
 
     def notes(self) -> Iterator[Note]:
         """Tell where the tiles are smaller than need be, and where the result is approximate."""
-        net = self._model.net
         if self._fitted is not None:
             yield Note(
                 f"Beginning with {self._in_use}, as memory ran out with more on "
                 f"{self._fitted.day}. {HOW_TO_FORGET}"
             )
-        if not self.is_approximate:
-            return
-        if not net.exact:
-            yield Note(
-                f"What this network answers depends on all it sees at once "
-                f"({', '.join(net.approximate)}), so with tiles the result is approximate. A "
-                "larger tile comes closer."
-            )
-        else:
-            yield Note(
-                f"A halo of {max(self._halo)} px is less than the {net.halo} px this network looks "
-                "around it, so the result is approximate where tiles meet."
-            )
+        if self.is_approximate:
+            yield self._why_approximate()
 
     def run(self, planes: Sequence[Plane], order: Order | None = None) -> Job[None]:
         """Run the network over a plane, or over some together, see :attr:`planes_at_once`.
@@ -227,7 +219,9 @@ class OverlapTile:
         yield from self._unload(work.results)
         work.results = {}
         counts_for = work.counts_for(work.left)
+        was_approximate = self.is_approximate
         self._make_room()
+        self._became_approximate |= self.is_approximate and not was_approximate
         work.remaining = [
             Piece(piece.plane, part) for piece in work.remaining for part in self._split(piece.tile)
         ]
@@ -266,9 +260,10 @@ class OverlapTile:
         computer, net = self._computer, self._model.net
         if computer.dtype.itemsize >= torch.float32.itemsize:
             return
-        how = smallest_tile(net, self._halo), self._halo, *grid_of(net)
-        small = split_tile(self._tiles[len(self._tiles) // 2], self._shape, *how)
-        piece = Piece(plane, small[len(small) // 2])
+        side = measured_tile(net, self._halo, self._largest_side)
+        middle = self._tiles[len(self._tiles) // 2]
+        small = split_tile(middle, self._shape, side, self._halo, *grid_of(net))
+        piece = Piece(plane, all_of_tile(small[len(small) // 2], self._shape, net.margin))
         exact = self._computer_on(computer.device, torch.float32)
         yield from self._difference.rounding(computer, exact, piece)
 
@@ -344,6 +339,9 @@ class OverlapTile:
         computer, problem = self._computer, self._computer.recording_problem
         if self._ran_out_with:
             yield Note(f"Memory of {self._ran_out_with}; going on with {self._in_use}.")
+        if self._became_approximate:
+            self._became_approximate = False
+            yield self._why_approximate()
         if self._ran_out_with and self._is_less:
             net = self._model.net
             remember(net, computer.device, computer.dtype, self._tile_px, self._at_once)
@@ -354,6 +352,34 @@ class OverlapTile:
                 f"What the GPU computes for each tile cannot be recorded ({problem}); it is told "
                 "tile by tile, which is slower where they are small."
             )
+
+    def _why_approximate(self) -> Note:
+        """Say why the result depends on where the tiles lie."""
+        if self._model.net.exact and self._short_halo is not None:
+            halo, wanted = self._short_halo
+            text = (
+                f"A halo of {halo} px is less than the {wanted} px this network looks around it, "
+                "so the result is approximate where tiles meet."
+            )
+        else:
+            text = (
+                "What this network answers depends on all it sees at once "
+                f"({', '.join(self._model.net.approximate)}), so with tiles the result is "
+                "approximate. A larger tile comes closer."
+            )
+        return Note(text, is_caveat=True)
+
+    @property
+    def _short_halo(self) -> tuple[int, int] | None:
+        """The halo and what the network needs, along an axis that is cut with too little of it."""
+        net = self._model.net
+        if net.margin:
+            return None
+        axes = zip(self._halo, net.grids, self._tiles[0].core, self._shape, strict=True)
+        for halo, grid, core, size in axes:
+            if halo < grid.halo and core.stop < size:
+                return halo, grid.halo
+        return None
 
     @property
     def _in_use(self) -> str:

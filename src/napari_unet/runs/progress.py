@@ -63,6 +63,8 @@ class Note(Progress):
     """One line the person should read, e.g. that a smaller tile had to be used."""
 
     text: str
+    is_caveat: bool = False
+    """It holds wherever the result is used again, e.g. that it is approximate."""
 
 
 Job = Generator[Progress, None, R]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LEAST_HALOS = {2: 6, 3: 3}
 # Larger tiles than this many halos, or pixels, would save little more of it.
 MOST_HALOS, MOST_PX = 24, 1024
+# Side of the part that is computed twice to see what half precision costs: in a smaller one there
+# may be nothing but background.
+MEASURED_PX = {2: 256, 3: 64}
 
 
 Sizes = tuple[int, ...]
@@ -84,6 +87,11 @@ def smallest_tile(net: Network, halo_px: Sizes) -> int:
 def worthwhile_tile(net: Network, halo_px: Sizes) -> int:
     """Return the smallest tile of which as much is kept as is lost on one side."""
     return _tile_for(net, halo_px, [max(halo, net.margin) for halo in halo_px])
+
+
+def measured_tile(net: Network, halo_px: Sizes, largest: int) -> int:
+    """Return the tile on which half precision is compared to all digits, none larger than that."""
+    return min(max(smallest_tile(net, halo_px), MEASURED_PX[len(halo_px)]), largest)
 
 
 def grid_of(net: Network) -> tuple[Sizes, int, Sizes]:

@@ -251,8 +251,9 @@ def segment(
 
 
 def forget_tiles(call: Call) -> Job[Values]:
-    """Forget which tiles fitted when memory ran out."""
+    """Forget which tiles fitted when memory ran out, and what was computed with them."""
     yield from _in_background(fitted.forget)
+    _recent.forget()  # larger tiles may come closer
     return {}
 
 

@@ -45,6 +45,7 @@ class Recent:
     def __init__(self) -> None:
         self._run = self._pixels = ""
         self._path: Path | None = None
+        self.caveats: list[str] = []
 
     @staticmethod
     def describe(model: str, image: Array, axes: str, settings: SegmentSettings) -> str:
@@ -69,9 +70,14 @@ class Recent:
         other = settings.replace(instances=InstanceSettings()).model_dump_json()
         return "\n".join((model, axes, str(image.shape), str(image.dtype), other))
 
-    def keep(self, run: str, image: Array, path: Path) -> None:
-        """Remember where the probabilities of a run are."""
+    def keep(self, run: str, image: Array, path: Path, caveats: list[str]) -> None:
+        """Remember where the probabilities of a run are, and what is to be told with them."""
         self._run, self._pixels, self._path = run, checksum(image), path
+        self.caveats = caveats
+
+    def forget(self) -> None:
+        """Let the next run be computed, whatever it is."""
+        self._path = None
 
     def open_again(self, run: str, image: Array, path: Path) -> Array | None:
         """Give the probabilities of the same run another name.

@@ -100,7 +100,7 @@ def segment(
             planes.out_axes,
             call.folder / LABELS_FILE,
         )
-        count = _Count(planes)
+        count = _Count(planes, [] if is_new else recent.caveats)
         if is_new:
             watched = Watched(probability)
             nearest = Nearest(planes, lambda: call.looked_at() or view)
@@ -117,7 +117,7 @@ def segment(
             yield from count.tiles(_shown(tiles, watched, preview))
         yield from count.planes(_found(preview, probability, settings.instances))
         if is_new:
-            yield from background.run(recent.keep, run, image, token)
+            yield from background.run(recent.keep, run, image, token, count.caveats)
     describe_probability(token, model.card, planes.out_axes)
     return {
         "labels": preview.labels,
@@ -166,8 +166,8 @@ def label_again(
 class _Count:
     """Counts the tiles of all planes and the search for objects as one piece of work."""
 
-    def __init__(self, planes: Planes) -> None:
-        self.notes: list[str] = []
+    def __init__(self, planes: Planes, caveats: list[str]) -> None:
+        self.notes, self.caveats = list(caveats), list(caveats)
         self._tiles = 0
         self._planes = planes.count
 
@@ -184,6 +184,8 @@ class _Count:
         for event in result:
             if isinstance(event, Note):
                 self.notes.append(event.text)
+                if event.is_caveat:
+                    self.caveats.append(event.text)
             if isinstance(event, TileDone):
                 self._tiles = self._tiles or event.total
                 event = TileDone(before + event.done, self._tiles + self._planes)
