@@ -305,6 +305,64 @@ class VggUNet(nn.Module):
         return self.final(x)
 
 
+# ------------------------------------------------------------------------------ yassouali
+
+
+class Yassouali(nn.Module):
+    """That of 2019 has a module before the first level; each next one sees the size above."""
+
+    def __init__(
+        self, channels: int, classes: int, base: int, depth: int, *, is_early: bool = False
+    ) -> None:
+        super().__init__()
+        self.depth, self.is_early, wide = depth, is_early, channels
+        if is_early:
+            self.start_conv, wide = self._double(channels, base), base
+        for level in range(1, depth + 1):
+            width = base * 2 ** (level if is_early else level - 1)
+            self._put(f"down{level}", down_conv=self._double(wide, width))
+            wide = width
+        deepest = base * 2**depth
+        self.middle_conv, wide = self._double(wide, deepest), deepest
+        for level in range(1, depth + 1):
+            up = nn.ConvTranspose2d(wide, wide // 2, 2, 2)
+            self._put(f"up{level}", up=up, up_conv=self._double(wide, wide // 2))
+            wide //= 2
+        self.final_conv = nn.Conv2d(wide, classes, 1)
+
+    def _put(self, name: str, **parts: nn.Module) -> None:
+        module = nn.Module()
+        for key, part in parts.items():
+            setattr(module, key, part)
+        setattr(self, name, module)
+
+    @staticmethod
+    def _double(wide: int, narrow: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for channels in (wide, narrow):
+            convolution = nn.Conv2d(channels, narrow, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(narrow), nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = []
+        if self.is_early:
+            x = self.start_conv(x)
+        for level in range(1, self.depth + 1):
+            convolutions = getattr(self, f"down{level}").down_conv
+            if self.is_early:
+                skips.append(x)
+                x = functional.max_pool2d(convolutions(x), 2)
+            else:
+                skips.append(convolutions(x))
+                x = functional.max_pool2d(skips[-1], 2)
+        x = self.middle_conv(x)
+        for level in range(1, self.depth + 1):
+            module = getattr(self, f"up{level}")
+            x = module.up_conv(torch.cat([skips.pop(), module.up(x)], dim=1))
+        return self.final_conv(x)
+
+
 # ---------------------------------------------------------------------------------- fastMRI
 
 

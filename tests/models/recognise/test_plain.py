@@ -133,9 +133,18 @@ def draw_vgg(chance: random.Random) -> tuple[nn.Module, tuple[int, ...], int]:
     return net, even(chance, 16), channels
 
 
+def draw_yassouali(chance: random.Random) -> tuple[nn.Module, tuple[int, ...], int]:
+    channels, depth = chance.randint(1, 4), chance.randint(2, 4)
+    is_early = chance.random() < 0.5
+    net = nets.Yassouali(
+        channels, chance.randint(1, 4), chance.randint(3, 9), depth, is_early=is_early
+    )
+    return net, even(chance, 2**depth), channels
+
+
 FAMILY_NETS = [
     draw_milesial, draw_brain, draw_usuyama, draw_light, draw_lee, draw_persson,
-    draw_padded_jvanvugt, draw_scratch, draw_vgg,
+    draw_padded_jvanvugt, draw_scratch, draw_vgg, draw_yassouali,
 ]  # fmt: skip
 names = [draw.__name__.removeprefix("draw_") for draw in FAMILY_NETS]
 

@@ -45,6 +45,24 @@ class Small(nn.Module):
         return self.head(self.d1(torch.cat([self.up(self.u1(x)), first], 1)))
 
 
+class LinearEnds(Small):
+    """The same, with an activation after the first convolution of a level alone."""
+
+    def block(self, channels: int, width: int) -> nn.Sequential:
+        return super().block(channels, width)[:-1]
+
+
+class LatePooling(Small):
+    """The same, but for the first each module sees the size above it and is pooled."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.e1(x)
+        second = nn.functional.max_pool2d(self.e2(first), 2)
+        x = nn.functional.max_pool2d(self.b(second), 2)
+        x = self.d2(torch.cat([self.u2(x), second], 1))
+        return self.head(self.d1(torch.cat([self.u1(x), first], 1)))
+
+
 class ActiveUp(Small):
     """The same, with an activation after each transposed convolution."""
 
@@ -79,6 +97,20 @@ def test_an_activation_after_transposed_convolutions_can_be_told(tmp_path):
     net, path = ActiveUp(), tmp_path / "net.pth"
     assert difference(net, path, upsampling_activation="yes", **told) < 1e-5
     assert difference(net, path, upsampling_activation="no", **told) > 1e-3  # control
+
+
+def test_levels_that_end_without_activation_can_be_told(tmp_path):
+    told = {"skip_order": "upsampled-first"}
+    net, path = LinearEnds(), tmp_path / "net.pth"
+    assert difference(net, path, level_end="linear", **told) < 1e-5
+    assert difference(net, path, level_end="active", **told) > 1e-3  # control
+
+
+def test_pooling_behind_the_first_module_of_a_level_can_be_told(tmp_path):
+    told = {"skip_order": "upsampled-first"}
+    net, path = nets.shaken(LatePooling()), tmp_path / "net.pth"
+    assert difference(net, path, pooling_place="last", **told) < 1e-5
+    assert difference(net, path, pooling_place="first", **told) > 1e-3  # control
 
 
 def test_an_upsampling_without_bias_is_normed_before_its_activation_like_all(tmp_path):

@@ -102,6 +102,22 @@ class Network:
             return False
         return first.units[0].norm is None and first.units[0].prelu is None
 
+    def ends(self) -> set[Unit]:
+        """Return the plain convolutions with which levels end."""
+        pairs = pairwise(self.steps)
+        return {
+            one.units[0]
+            for one, other in pairs
+            if one.kind == "unit" and (other.kind in ("down", "up") or self.head in other.units)
+        }
+
+    def may_pool_last(self) -> bool:
+        """Say whether a pooling may stand behind the first module of each level, not before it."""
+        pairs = pairwise(self.steps)
+        return any(
+            one.kind == "down" and not one.units and other.kind == "unit" for one, other in pairs
+        )
+
     def downs(self, reading: Reading) -> list[Unit]:
         """Return the convolutions that halve the size and stand for themselves."""
         even = [unit for step in self.steps if step.kind == "down" for unit in step.units]

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from napari_unet.models.recognise.steps import Step
     from napari_unet.models.recognise.units import Unit
 
-_NO_OPTIONS = ("activation", "pooling", "strided", "bare_norm", "padding_mode", "input_added")
+_NO_OPTIONS = (
+    "activation",
+    "pooling",
+    "pooled_last",
+    "strided",
+    "active_end",
+    "bare_norm",
+    "padding_mode",
+    "input_added",
+)
 """What our U-Net has no option for: fields of a reading that have to be as they mostly are."""
 
 

@@ -165,6 +165,24 @@ OF_LAYERS = (
         },
     ),
     Question(
+        "level_end",
+        "activation at the end of a level",
+        lambda network, _: bool(network.ends()),
+        {
+            "active": Answer(
+                "activation",
+                "An activation follows the last convolution of each level.",
+                {"active_end": True},
+            ),
+            "linear": Answer(
+                "none",
+                "No activation follows the last convolution of a level.",
+                {"active_end": False},
+            ),
+        },
+        is_quiet=lambda _: True,
+    ),
+    Question(
         "reused",
         "norm or PReLU of several convolutions",
         lambda network, _: bool(network.reused),

@@ -88,6 +88,24 @@ OF_SIZES = (
         },
     ),
     Question(
+        "pooling_place",
+        "place of the pooling",
+        lambda network, reading: network.may_pool_last() and not reading.strided,
+        {
+            "first": Answer(
+                "before the convolutions of a level",
+                "The size is halved before the convolutions of a level.",
+                {"pooled_last": False},
+            ),
+            "last": Answer(
+                "behind the first module of a level",
+                "The first module of each level sees the size above, and is pooled.",
+                {"pooled_last": True},
+            ),
+        },
+        is_quiet=lambda _: True,
+    ),
+    Question(
         "downsampling_activation",
         "activation after downsampling",
         lambda network, reading: bool(network.open_downs(reading)),

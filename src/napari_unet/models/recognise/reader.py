@@ -32,6 +32,7 @@ class Reader:
         self._drawing = Drawing(network.spatial_dims)
         self._normed = set(network.blocks)
         """Convolutions that a norm without tensors would follow."""
+        self._ends = set() if reading.active_end else network.ends()
         self._stride: Sizes | None = None
         blocks, dilations = network.blocks, reading.dilations
         dilations = dilations * (len(blocks) if len(dilations) == 1 else 1)
@@ -46,16 +47,24 @@ class Reader:
         scales_down = self._network.scales(self._reading)[::-1]
         scales_up = self._network.scales(self._reading)
         steps = self._network.read_steps(self._reading)
+        late: Sizes | None = None  # the pooling that stands behind a module
         for step, following in zip(steps, [*steps[1:], None], strict=True):
             if step.kind == "unit":
                 is_skip = following is not None and following.kind == "down"
                 waiting = step.units[0] if is_skip and self._reading.squeezed == "skip" else None
                 x = self._plain_unit(x, waiting) if waiting else self._unit(x, step.units[0])
+                if late and not _goes_on(step, following):
+                    x, late = self._drawing.pooling(x, self._reading.pooling, late), None
             elif step.kind == "residual":
                 x = self._residual(x, step)
             elif step.kind == "down":
                 skips.append(self._squeezed(x, waiting) if waiting else x)
-                x = self._down(x, step, scales_down.pop())
+                scale = scales_down.pop()
+                is_late = self._reading.pooled_last and not step.units and not self._reading.strided
+                if is_late and following is not None and following.kind == "unit":
+                    late = scale
+                else:
+                    x = self._down(x, step, scale)
             elif step.kind == "up":
                 skip = skips.pop()
                 x = self._up(x, step, scales_up.pop())
@@ -81,7 +90,7 @@ class Reader:
 
     def _plain_unit(self, x: str, unit: Unit, *, active: bool = True) -> str:
         """Draw a convolution with its norm and activation, and no more."""
-        active = active and unit is not self._network.head
+        active = active and unit is not self._network.head and unit not in self._ends
         if self._reading.adjacent_linear and unit in self._network.before_neighbours:
             active = False
         if unit is self._network.steps[0].units[0]:
@@ -244,6 +253,13 @@ class Reader:
         )
         weight = self._unit(self._activation(seen), attention, active=False)
         return self._drawing.join("multiply", skip, self._drawing.activation(weight, "sigmoid"))
+
+
+def _goes_on(step: Step, following: Step | None) -> bool:
+    """Say whether the next convolution is one of the same module."""
+    if following is None or following.kind != "unit":
+        return False
+    return following.units[0].conv.parent == step.units[0].conv.parent
 
 
 def usual_slope(kind: str, slope: float | None) -> float:

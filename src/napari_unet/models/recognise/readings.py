@@ -31,6 +31,10 @@ class Reading:
     """Whether an activation follows a first convolution that stands alone before blocks."""
     active_down: bool | None = None
     """Whether an activation follows a convolution that halves the size; None: as names tell."""
+    active_end: bool = True
+    """Whether an activation follows the last convolution of a level."""
+    pooled_last: bool = False
+    """Whether pooling stands behind the first module of a level, which sees the size above."""
     strides: tuple[int, ...] = (2,)
     """How many times smaller each level is than the one above it, the image's first."""
     resize: Literal["nearest", "linear", "cubic"] = "linear"
@@ -92,6 +96,8 @@ _AS_USUAL = frozenset(
     (
         "eps",
         "active_stem",
+        "active_end",
+        "pooled_last",
         "padding_mode",
         "dilations",
         "strides",
@@ -210,6 +216,35 @@ FAMILIES = (
             ("activation", "relu"),
             ("pooling", "max"),
             ("bare_norm", False),
+        ),
+        (("activation", "softmax"),),
+    ),
+    Family(
+        "yassouali/pytorch-segmentation of 2019",
+        (r"start_conv\.0\.", r"down1\.down_conv\.0\.", r"up1\.up_conv\.0\."),
+        (
+            ("skip_first", True),
+            ("padded", True),
+            ("activation", "relu"),
+            ("pooling", "max"),
+            ("order", "norm-activation"),
+            ("resize", "linear"),
+            ("align_corners", True),
+            ("pooled_last", True),
+        ),
+        (("activation", "softmax"),),
+    ),
+    Family(
+        "yassouali/pytorch-segmentation",
+        (r"down1\.down_conv\.0\.", r"middle_conv\.0\.", r"up1\.up_conv\.0\."),
+        (
+            ("skip_first", True),
+            ("padded", True),
+            ("activation", "relu"),
+            ("pooling", "max"),
+            ("order", "norm-activation"),
+            ("resize", "linear"),
+            ("align_corners", True),
         ),
         (("activation", "softmax"),),
     ),

@@ -41,6 +41,9 @@ _MOST_LEVELS = 8
 _IMAGE = 0  # of a skip that nothing joins: that of the image itself
 _JUMP = (0.6, 1.3, 3.0)  # by how well names divide there
 _JUMP_ON = 0.4  # to what follows units that are used already
+_BOTTOM = re.compile(r"middle|bottle|bridge|cent(er|re)|bottom", re.IGNORECASE)
+_NOT_DEEPEST = 1.5  # for what is called after the bottom of the U to stand on its way up
+_TORN = 1.5  # to leave a sequence of convolutions before its end
 _ODD_NAME = 0.8  # for up1 that is part of a level when up2 was an upsampling
 _OTHER_NAME = 0.4  # for convolutions of one level that are not called alike
 _ACROSS = 0.7  # to stay on a level where the names divide
@@ -94,6 +97,8 @@ class Search:
         self._gates = list(find_gates(self._units))
         self._halving = find_halving(self._units)
         self._named_halving = named_halving(self._units)
+        named = {unit.place for unit in self._units if _BOTTOM.search(unit.name)}
+        self._bottom = named if 3 * len(named) < len(self._units) else set()
         self._growing: dict[int, list[tuple[int, int, float, Step]]] = {}
         for channels, narrow, used, cost, step in find_upsamplings(self._units, self._divisions):
             self._growing.setdefault(channels, []).append((narrow, used, cost, step))
@@ -211,6 +216,8 @@ class Search:
             kinds, odd = self._called(state.kinds, block.first, upsampling=False)
             if used != self._all:  # the last convolution stands apart
                 cost += odd
+            if state.up and block.first in self._bottom:
+                cost += _NOT_DEEPEST
             along = cost
             if used != self._all and state.here:
                 along += self._strangeness(state, block)
@@ -373,9 +380,11 @@ class Search:
         """Say what it costs not to follow the order of the file."""
         if last is None or place == last + 1:
             return 0.0
+        goes_on = last + 1 < len(self._units) and not used >> (last + 1) & 1
+        torn = _TORN if goes_on and self._divisions.bond(last + 1) == 2 else 0.0
         if place and used >> (place - 1) & 1:
-            return _JUMP_ON
-        return _JUMP[self._divisions.bond(place)]
+            return torn + _JUMP_ON
+        return torn + _JUMP[self._divisions.bond(place)]
 
     @staticmethod
     def _uneven(state: _State) -> float:
