@@ -301,8 +301,8 @@ class SegmentSettings(Settings):
         "auto",
         description=(
             "Digits of the network's numbers. float32: all; half: about half the time, for "
-            "probabilities that differ by up to 0.03 on a CPU (0.0004 on average; more for a "
-            "network that is not trained), less on a GPU; auto: half on an NVIDIA GPU, else "
+            "probabilities that rarely differ by more than 0.03 on a CPU (0.0004 on average; more "
+            "for a network that is not trained), less on a GPU; auto: half on an NVIDIA GPU, else "
             "float32."
         ),
     )
