@@ -218,6 +218,8 @@ class Search:
                 cost += odd
             if state.up and block.first in self._bottom:
                 cost += _NOT_DEEPEST
+            if block.first != state.last + 1 and self._goes_on(state.last, state.used):
+                cost += _TORN
             along = cost
             if used != self._all and state.here:
                 along += self._strangeness(state, block)
@@ -380,11 +382,18 @@ class Search:
         """Say what it costs not to follow the order of the file."""
         if last is None or place == last + 1:
             return 0.0
-        goes_on = last + 1 < len(self._units) and not used >> (last + 1) & 1
-        torn = _TORN if goes_on and self._divisions.bond(last + 1) == 2 else 0.0
         if place and used >> (place - 1) & 1:
-            return torn + _JUMP_ON
-        return torn + _JUMP[self._divisions.bond(place)]
+            return _JUMP_ON
+        return _JUMP[self._divisions.bond(place)]
+
+    def _goes_on(self, last: int, used: int) -> bool:
+        """Say whether a sequence goes on behind a unit with one that is not used yet."""
+        if last + 1 >= len(self._units) or used >> (last + 1) & 1:
+            return False
+        one, other = self._units[last].conv, self._units[last + 1].conv
+        if one.index is None or other.index is None or one.parent != other.parent:
+            return False
+        return other.index - one.index > 1  # with something in between: no list of modules
 
     @staticmethod
     def _uneven(state: _State) -> float:
