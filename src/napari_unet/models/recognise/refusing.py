@@ -63,7 +63,10 @@ _LOOKALIKES = (
 )
 _MOST_NAMED = 6
 _ASK = "Ask for the weights of a U-Net."
-WHOLE = "Get the file again, or ask the sender for the whole state dict."
+WHOLE = (
+    "Get the file again, or ask the sender for the whole state dict. If it is whole, this is a "
+    "network that is not known here: an ONNX file of it may open."
+)
 """What to do about weights that are not complete."""
 
 
