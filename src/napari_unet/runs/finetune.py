@@ -9,7 +9,8 @@ The run reads from top to bottom in :func:`finetune_steps`:
    helps. Dropout is off. Beside it runs an average of its weights over the last steps, and that
    is what comes out: nothing is chosen on the parts kept aside, so that they can judge.
 4. That is done in three rounds (:mod:`napari_unet.runs.rounds`): two that are judged as the model
-   was, each on what it had not learned from; then one that learns from everything.
+   was, each on what it had not learned from; then one that learns from everything. Without enough
+   to judge, what is learned is mixed with what was known (:mod:`napari_unet.runs.mixing`).
 5. The threshold of the objects is fitted on what the checks gave, see
    :mod:`napari_unet.runs.thresholds`.
 6. The training made the model better, or not, or there is too little to tell.
@@ -200,7 +201,10 @@ def finetune_steps(
             semantic=model.card.labels == "semantic",
         )
         if not split.is_judged:
-            yield Note("Too few labels to judge the result: all of them are learned from.")
+            yield Note(
+                "Too few labels to judge the result: all of them are learned from, and the fewer "
+                "objects they hold the nearer the model stays to what it was."
+            )
 
         crop_px = _crop_that_fits(model.net)(settings.crop_px)
         rounds = yield from background.run(Rounds, model, settings, planes, split, crop_px)
@@ -285,6 +289,7 @@ def finetune_steps(
             "steps": rounds.steps,
             "seconds": round(budget.elapsed(), 2),
             "stopped": was_stopped,
+            "new_share": round(rounds.new_share, 4),
             "device": describe_device(rounds.learner.device),
             "curve": [
                 {"step": p.step, "loss": round(p.loss, 5), "held_out": p.held_out} for p in curve

@@ -17,13 +17,14 @@ References
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from napari_unet.network.build import Network
+    from torch import Tensor
+
+    State = dict[str, Tensor]
 
 HALF_WAY_OBJECTS = 10  # so many objects take a model half of the way
 
@@ -44,29 +45,23 @@ def cautious_share(objects: int) -> float:
     return max(objects, 1) / (max(objects, 1) + HALF_WAY_OBJECTS)
 
 
-def mixed(old: Network, new: Network, share: float) -> Network:
+def mixed(old: State, new: State, share: float) -> State:
     """Mix the weights of two networks, and what their batch norms have measured.
 
     Parameters
     ----------
-    old, new : UNet or GraphNet
-        Of one architecture; both stay as they are.
+    old, new : dict of str to Tensor
+        State dicts of networks of one architecture, on one device; both stay as they are.
     share : float
         Of the new one, 0..1.
 
     Returns
     -------
-    UNet or GraphNet
-        Another network like the new one.
+    dict of str to Tensor
+        A state dict like them; what is alike in both stays exactly so, and what is no fraction (a
+        count) is the new one's.
     """
-    before = old.state_dict()
-    net = copy.deepcopy(new)
-    net.load_state_dict(
-        {
-            name: torch.lerp(before[name].to(value), value, share)
-            if value.is_floating_point()
-            else value
-            for name, value in new.state_dict().items()
-        }
-    )
-    return net
+    return {
+        name: torch.lerp(old[name], value, share) if value.is_floating_point() else value
+        for name, value in new.items()
+    }

@@ -131,6 +131,11 @@ class Rounds:
             return self._split.checks[self.number]
         return tuple(np.zeros(plane.truth.shape, bool) for plane in self._planes)
 
+    @property
+    def new_share(self) -> float:
+        """Share of the new weights in what comes out, 0..1; all where they are judged."""
+        return 1.0 if self._split.is_judged else cautious_share(self._things())
+
     def used(self, of_budget: float) -> float:
         """Return the used part of this round, 0..1, at a used part of the budget.
 
@@ -167,10 +172,10 @@ class Rounds:
         """Return what was learned so far, as a network like the one that was given."""
         if self.is_check and self._weights:  # the second check is not over: the first one's
             return self._with(self._weights[0])
-        learned = self.learner.result()
-        if self._split.is_judged:
+        learned, share = self.learner.result(), self.new_share
+        if share == 1:  # nothing of the old ones
             return learned
-        return mixed(self._model.net, learned, cautious_share(self._things()))
+        return self._with(mixed(_copied(self._model.net), learned.state_dict(), share))
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return all that is needed to go on, once the step at hand is taken.
@@ -238,7 +243,8 @@ class Rounds:
         """Make what the round at hand needs."""
         start = self._model
         if self._weights and not self.is_check:
-            start = Model(self._with(_mean(self._weights)), self._model.card)
+            one, other = self._weights
+            start = Model(self._with(mixed(one, other, 0.5)), self._model.card)
         seed = (self._settings.seed + self.number) % LARGEST_SEED
         self.learner = Learner(start, self._settings.replace(seed=seed))
         self.crops = Crops(
@@ -274,16 +280,6 @@ class Rounds:
                 probability = tensors[str(len(parts))].numpy()
                 parts.append(Part(probability, plane.truth[area], mask[area]))
         return parts
-
-
-def _mean(weights: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Mean of each weight; what is no fraction (a count) is the first one's."""
-    return {
-        name: torch.stack([each[name] for each in weights]).mean(dim=0)
-        if value.is_floating_point()
-        else value
-        for name, value in weights[0].items()
-    }
 
 
 def _copied(net: Network) -> dict[str, torch.Tensor]:

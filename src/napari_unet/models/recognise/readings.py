@@ -108,6 +108,16 @@ _AS_USUAL = frozenset(
 )
 """What all of the published networks do as a reading has it if nothing is told."""
 
+_YASSOUALI = (
+    ("skip_first", True),
+    ("padded", True),
+    ("activation", "relu"),
+    ("pooling", "max"),
+    ("order", "norm-activation"),
+    ("resize", "linear"),
+    ("align_corners", True),
+)
+
 FAMILIES = (
     Family(
         "milesial/Pytorch-UNet",
@@ -222,30 +232,13 @@ FAMILIES = (
     Family(
         "yassouali/pytorch-segmentation of 2019",
         (r"start_conv\.0\.", r"down1\.down_conv\.0\.", r"up1\.up_conv\.0\."),
-        (
-            ("skip_first", True),
-            ("padded", True),
-            ("activation", "relu"),
-            ("pooling", "max"),
-            ("order", "norm-activation"),
-            ("resize", "linear"),
-            ("align_corners", True),
-            ("pooled_last", True),
-        ),
+        (*_YASSOUALI, ("pooled_last", True)),
         (("activation", "softmax"),),
     ),
     Family(
         "yassouali/pytorch-segmentation",
         (r"down1\.down_conv\.0\.", r"middle_conv\.0\.", r"up1\.up_conv\.0\."),
-        (
-            ("skip_first", True),
-            ("padded", True),
-            ("activation", "relu"),
-            ("pooling", "max"),
-            ("order", "norm-activation"),
-            ("resize", "linear"),
-            ("align_corners", True),
-        ),
+        _YASSOUALI,
         (("activation", "softmax"),),
     ),
     Family(
