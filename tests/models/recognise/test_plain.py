@@ -155,6 +155,15 @@ def test_a_published_layout_gives_the_original_answer(draw: Any, seed: int) -> N
     assert_right(*draw(random.Random(seed)))
 
 
+@pytest.mark.parametrize(("classes", "activation"), [(1, "sigmoid"), (3, "softmax")])
+def test_a_family_s_softmax_is_not_taken_of_one_class_alone(classes: int, activation: str) -> None:
+    for net in (nets.Yassouali(1, classes, 4, 3), nets.VggUNet(1, classes, 4)):
+        found = recognise(nets.shaken(net).state_dict())[0]
+        assert found.card["activation"] == activation
+        assert ("activation" in found.assumed) == (classes == 1)
+        assert ("activation" in found.tellers) == (classes > 1)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("draw", FAMILY_NETS, ids=names)

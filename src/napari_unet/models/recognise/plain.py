@@ -126,7 +126,10 @@ def _found(
     told: Mapping[str, str] | None = None,
 ) -> Found:
     """Draw a network as it is read; a person may tell more of it, over what was told before."""
-    card = dict(family.card) if family else {}
+    told_by_family = dict(family.card) if family else {}
+    if network.classes == 1 and told_by_family.get("activation") == "softmax":
+        del told_by_family["activation"]  # of one class alone it would say 1 everywhere
+    card = dict(told_by_family)
     topics = {question.topic: question for question in QUESTIONS if question.name in (told or {})}
     card["told"] = {topic: question.told(network, reading) for topic, question in topics.items()}
     assumed = {
@@ -150,7 +153,7 @@ def _found(
         network.draw(reading),
         card=card,
         assumed=assumed,
-        tellers=dict.fromkeys(dict(family.card), family.name) if family else {},
+        tellers=dict.fromkeys(told_by_family, family.name) if family else {},
         title=title,
         assumptions=with_told(asked, told or (), YOU),
         reread=reread,

@@ -116,6 +116,7 @@ _YASSOUALI = (
     ("order", "norm-activation"),
     ("resize", "linear"),
     ("align_corners", True),
+    ("active_up", False),
 )
 
 FAMILIES = (
