@@ -18,6 +18,7 @@ from napari_unet.models.card import Card
 from napari_unet.models.model import Model
 from napari_unet.network.unet import UNet
 from napari_unet.runs import learner as learners
+from napari_unet.runs import team as teams
 from napari_unet.runs.crops import Crops
 from napari_unet.runs.learner import Learner
 from napari_unet.runs.samples import Plane
@@ -121,7 +122,7 @@ def test_a_helper_that_is_killed_ends_the_training_with_a_sentence(blobs) -> Non
     with Team(TWO) as team:
         team.step(learner, crops, 0.5)
         team.step(learner, crops, 0.5)
-        before = learner.state()
+        before, group = learner.state(), torch.distributed.group.WORLD
         os.kill(team._helpers[0].process.pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match="One of the 2 processes that learned together has"):
             team.step(learner, crops, 0.5)
@@ -131,6 +132,7 @@ def test_a_helper_that_is_killed_ends_the_training_with_a_sentence(blobs) -> Non
     for name, tensor in before[0].items():
         assert torch.equal(tensors[name], tensor), name
     assert not torch.distributed.is_initialized()
+    assert group in teams._ENDED, "torch may wait for ever when a group is deallocated"
 
 
 @pytest.mark.slow

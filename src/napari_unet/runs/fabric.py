@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari_unet.runs.team import Place
 
 PATIENCE = timedelta(days=1)  # of a helper, while the first process judges
+PATIENCE_OF_FIRST = timedelta(minutes=10)  # with the step of a helper
 
 
 def make_fabric(place: Place) -> Fabric:
@@ -30,7 +31,8 @@ def make_fabric(place: Place) -> Fabric:
         Launched: it speaks to the other processes.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    strategy = DDPStrategy(cluster_environment=Processes(place), timeout=PATIENCE)
+    patience = PATIENCE if place.rank else PATIENCE_OF_FIRST
+    strategy = DDPStrategy(cluster_environment=Processes(place), timeout=patience)
     fabric = Fabric(accelerator=place.device, devices=place.size, strategy=strategy)
     fabric.launch()
     return fabric

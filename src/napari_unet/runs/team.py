@@ -32,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -52,7 +53,12 @@ if TYPE_CHECKING:
 
 READY = b"ready\n"
 DISMISSED = -1.0  # said instead of the used part of a budget
+SECONDS_TO_LOOK_AGAIN = 2e-4  # whether all have heard, or one has ended
 SECONDS_TO_END = 10.0  # for a helper, before it is killed
+# Groups of processes that have ended. When a group is deallocated, torch joins its threads with
+# Python's lock in its hands, and a thread that lets go of a tensor just then needs that lock: both
+# would wait for ever. So none is deallocated.
+_ENDED: list[object] = []
 
 
 class Dismissed(Exception):  # no "Error" in the name: it is an outcome
@@ -114,6 +120,8 @@ class Member(Alone):
     ----------
     place : Place
         Which one it is.
+    check : callable, optional
+        Called while the first one waits for the others; raises an error if one has ended.
 
     Attributes
     ----------
@@ -121,10 +129,10 @@ class Member(Alone):
         Its own processor.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, check: Callable[[], None] | None = None) -> None:
         from napari_unet.runs.fabric import make_fabric
 
-        self.rank, self.size = place.rank, place.size
+        self.rank, self.size, self._check = place.rank, place.size, check
         if place.device == "cpu":
             torch.set_num_threads(place.threads)
         self._fabric = make_fabric(place)
@@ -132,14 +140,24 @@ class Member(Alone):
 
     def agree(self, used: float) -> float:
         """Return what the first one says, for which a helper waits."""
-        said: float = self._fabric.broadcast(used)
+        said = self._hear(used)
         if said == DISMISSED:
             raise Dismissed
         return said
 
     def dismiss(self) -> None:
         """Let the helpers wait for other work."""
-        self._fabric.broadcast(DISMISSED)
+        self._hear(DISMISSED)
+
+    def _hear(self, number: float) -> float:
+        """Return the number of the first one; a helper that was killed is not waited for."""
+        said = torch.tensor(number, dtype=torch.float64, device=self.device)
+        work = torch.distributed.broadcast(said, 0, async_op=True)
+        while self._check is not None and not work.is_completed():
+            self._check()
+            time.sleep(SECONDS_TO_LOOK_AGAIN)
+        work.wait()
+        return float(said)
 
     def add_up(self, part: Tensor) -> Tensor:
         """Add a sum over this learner's crops to those of the others, with its gradient."""
@@ -290,6 +308,7 @@ class Team:
             self._helpers, self._size = [], 1
             torch.set_num_threads(self._threads)
             if torch.distributed.is_initialized():
+                _ENDED.append(torch.distributed.group.WORLD)
                 torch.distributed.destroy_process_group()
 
     def step(self, learner: Learner, crops: Crops, used: float) -> None:
@@ -351,7 +370,12 @@ class Team:
             helper.tell(replace(first, rank=rank))
         for helper in self._helpers:
             helper.wait_until_ready()
-        return Member(first)
+        return Member(first, self._check)
+
+    def _check(self) -> None:
+        """Raise an error if a helper has ended."""
+        if any(helper.process.poll() is not None for helper in self._helpers):
+            raise self._loss()
 
 
 def check_devices(settings: FinetuneSettings) -> None:
