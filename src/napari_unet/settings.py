@@ -411,7 +411,16 @@ class FinetuneSettings(Settings):
         description="Strength of the elastic deformation: standard deviation of its grid, pixels.",
     )
     grey_values: float = Field(
-        0.2, ge=0, le=1, description="Strength of random contrast and brightness changes, 0..1."
+        0.0, ge=0, le=1, description="Strength of random contrast and brightness changes, 0..1."
+    )
+    changed_crops: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description=(
+            "Share of the crops that are freely turned, magnified, bent and changed in their grey "
+            "values, 0..1; the others are mirrored and turned by quarters alone, and stay sharp."
+        ),
     )
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="Start of the random numbers; same seed, same run."

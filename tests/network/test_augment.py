@@ -163,6 +163,23 @@ def test_a_part_of_a_batch_changes_as_in_the_whole():
             torch.testing.assert_close(one[2:4], other, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_only_a_share_of_the_crops_is_changed_and_the_others_stay_sharp(share):
+    given = tuple(torch.rand(300, count, 16, 16, generator=seeded(5)) for count in (1, 1, 1))
+    options = {"flips": False, "rotation_degrees": 30, "scale": (0.75, 1.33), "grey_values": 0.3}
+    changed = augment_batch(*given, **options, share=share, generator=seeded())
+    same = [
+        torch.isclose(after, before, rtol=0, atol=1e-4).flatten(1).all(1)
+        for before, after in zip(given, changed, strict=True)
+    ]
+    assert 1 - same[0].float().mean() == pytest.approx(share, abs=0.08 if share else 0)
+    assert torch.equal(same[0], same[1])
+    assert torch.equal(same[0], same[2])
+    mirrored = draw_changes(99, 1, (16, 16), share=share, generator=seeded()).matrix
+    plain = torch.isclose(mirrored, mirrored.round(), rtol=0, atol=1e-6)
+    assert plain.all(), "mirrored and turned by quarters at any share"
+
+
 def test_what_comes_from_outside_has_no_weight_and_all_that_is_inside_keeps_it():
     images = torch.rand(4, 1, 40, 40)
     ones = torch.ones(4, 1, 40, 40)

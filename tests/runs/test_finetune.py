@@ -392,6 +392,20 @@ def test_the_report_says_what_was_done_and_can_be_written(model, tmp_path):
     assert report["evidence"]["ap50"]["places"] >= 5
 
 
+def test_how_objects_are_found_follows_the_labels_unless_the_person_chose_it(model):
+    result = finetune(model, [box_sample()], FAST)
+    sizes = np.bincount(field_of_discs()[1].ravel())[1:]
+    assert model.card.instances.min_size == 10
+    assert 10 < result.model.card.instances.min_size < sizes[sizes > 0].min()
+    told = result.report["instances"]
+    assert told["before"] == model.card.instances.model_dump(mode="json")
+    assert told["after"] == result.model.card.instances.model_dump(mode="json")
+    own = SegmentSettings(instances=InstanceSettings(min_size=11))
+    chosen = finetune(model, [box_sample()], FAST, own)
+    assert chosen.model.card.instances == model.card.instances
+    assert chosen.report["instances"]["before"] == chosen.report["instances"]["after"]
+
+
 def test_the_history_of_a_model_is_on_its_card_and_in_the_report(model, tmp_path):
     first = finetune(model, [box_sample()], FAST)
     second = finetune(

@@ -45,6 +45,7 @@ TRAINING_FIELDS = (
     "rotation_degrees",
     "elastic_px",
     "grey_values",
+    "changed_crops",
     "seed",
     "precision",
     "devices",

@@ -132,6 +132,7 @@ def draw_changes(
     grey_values: float = 0.2,
     scale: tuple[float, float] = (1.0, 1.0),
     rotation_degrees: float = 0.0,
+    share: float = 1.0,
     generator: Generator | None = None,
 ) -> Changes:
     """Draw what is to change in a batch of crops.
@@ -154,6 +155,9 @@ def draw_changes(
         Smallest and largest magnification, drawn evenly on a logarithmic scale.
     rotation_degrees : float
         Largest free turn to either side, in degrees; 0 is off.
+    share : float
+        Of the crops to which all but the flips is done, 0..1. To look a pixel up between others
+        blurs it a little, and an image in use is not blurred: the other crops stay as sharp.
     generator : torch.Generator, optional
         Source of the random numbers, on the CPU; the same seed gives the same crops on any
         device.
@@ -167,18 +171,24 @@ def draw_changes(
     if flips:
         mirrors = torch.rand((count, 3), generator=generator) < 0.5
         mirrors[:, 2] &= size[0] == size[1]
+    drawn = torch.ones(count)
+    if share < 1:
+        drawn = (torch.rand(count, generator=generator) < share).float()
     if elastic_px > 0 or scale != (1.0, 1.0) or rotation_degrees > 0:
         widest = math.radians(rotation_degrees)
-        angle = _evenly((count,), -widest, widest, generator)
-        zoom = _evenly((count,), math.log(scale[0]), math.log(scale[1]), generator).exp()
+        angle = drawn * _evenly((count,), -widest, widest, generator)
+        zoom = _evenly((count,), math.log(scale[0]), math.log(scale[1]), generator)
+        zoom = (drawn * zoom).exp()
         cosine, sine = angle.cos() / zoom, angle.sin() / zoom
         matrix = torch.stack([cosine, -sine, sine, cosine], dim=-1).view(count, 2, 2)
         if mirrors is not None:  # all moves at once
             matrix, mirrors = matrix @ _matrices(mirrors), None
     if elastic_px > 0:
-        nodes = torch.randn((count, 2, GRID_NODES, GRID_NODES), generator=generator) * elastic_px
+        nodes = torch.randn((count, 2, GRID_NODES, GRID_NODES), generator=generator)
+        nodes *= elastic_px * drawn.view(-1, 1, 1, 1)
     if grey_values > 0:
         grey = _draw_grey(count, channels, grey_values, generator)
+        grey *= drawn.view(-1, 1, 1, 1)
     return Changes(mirrors, matrix, nodes, grey)
 
 
@@ -192,6 +202,7 @@ def augment_batch(
     grey_values: float = 0.2,
     scale: tuple[float, float] = (1.0, 1.0),
     rotation_degrees: float = 0.0,
+    share: float = 1.0,
     generator: Generator | None = None,
 ) -> Batch:
     """Change a batch of crops at random; with everything off it comes back as it is.
@@ -200,7 +211,7 @@ def augment_batch(
     ----------
     images, targets, weights : Tensor
         See :meth:`Changes.apply`.
-    flips, elastic_px, grey_values, scale, rotation_degrees, generator : object
+    flips, elastic_px, grey_values, scale, rotation_degrees, share, generator : object
         See :func:`draw_changes`.
 
     Returns
@@ -217,6 +228,7 @@ def augment_batch(
         grey_values=grey_values,
         scale=scale,
         rotation_degrees=rotation_degrees,
+        share=share,
         generator=generator,
     )
     return changes.apply(images, targets, weights)

@@ -11,8 +11,9 @@ The run reads from top to bottom in :func:`finetune_steps`:
 4. That is done in three rounds (:mod:`napari_unet.runs.rounds`): two that are judged as the model
    was, each on what it had not learned from; then one that learns from everything. Without enough
    to judge, what is learned is mixed with what was known (:mod:`napari_unet.runs.mixing`).
-5. The threshold of the objects is fitted on what the checks gave, see
-   :mod:`napari_unet.runs.thresholds`.
+5. How objects are found suits what was learned: what is too small for one is told by the labels
+   (:mod:`napari_unet.runs.smallest`), the threshold is fitted on what the checks gave
+   (:mod:`napari_unet.runs.thresholds`).
 6. The training made the model better, or not, or there is too little to tell.
 
 Stop ends the training early; what was learned so far is judged all the same. A loss that is no
@@ -40,9 +41,11 @@ from napari_unet.runs.report import versions
 from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.samples import check_samples, prepare_plane, remarks_on
 from napari_unet.runs.schedule import Budget
+from napari_unet.runs.smallest import fit_smallest
 from napari_unet.runs.team import Team
 from napari_unet.runs.thresholds import score_fitted, with_threshold
 from napari_unet.runs.verdict import compare
+from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
@@ -174,8 +177,9 @@ def finetune_steps(
     budget = Budget(settings)
     check_samples(samples, model.card)
     is_to_stop = as_question("stop", stop)
-    # A threshold that the person has chosen is not touched.
-    fits = model.card.labels == "instance" and segment.instances == model.card.instances
+    # How the person wants objects to be found is not touched.
+    own = segment.instances
+    fits = model.card.labels == "instance" and own == model.card.instances
 
     for remark in remarks_on(samples, model.card):
         yield Note(remark)
@@ -209,6 +213,11 @@ def finetune_steps(
         crop_px = _crop_that_fits(model.net)(settings.crop_px)
         rounds = yield from background.run(Rounds, model, settings, planes, split, crop_px)
 
+        looked_at = segment
+        if fits:
+            least = fit_smallest(planes, choose_zoom(model.card, segment), own.min_size)
+            looked_at = segment.replace(instances=own.replace(min_size=least))
+
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
         if not rounds.before:
@@ -218,7 +227,7 @@ def finetune_steps(
         # 3. Learn
         if rounds.steps:
             yield Note(f"An earlier run stopped here: going on after step {rounds.steps}.")
-        learning = _learn(background, team, rounds, budget, planes, segment, curve, kept)
+        learning = _learn(background, team, rounds, budget, planes, looked_at, curve, kept)
         try:
             while not is_to_stop():
                 event = next(learning, None)
@@ -238,17 +247,18 @@ def finetune_steps(
         # 4. After
         found = list(rounds.found)
         if rounds.is_check and not found:  # stopped in the first check: it is all that there is
-            own, masks = rounds.learner.model, rounds.held_out
-            found = [(yield from look_steps(own, planes, masks, segment))]
+            found = [
+                (yield from look_steps(rounds.learner.model, planes, rounds.held_out, segment))
+            ]
         before = after = None
-        threshold = segment.instances.threshold
         if found:
             old = [part for parts in rounds.before[: len(found)] for part in parts]
             before = yield from background.run(score, model.card, old, segment)
             new = [part for parts in found for part in parts]
             if fits:
-                fitting = background.run(score_fitted, model.card, new, segment)
+                fitting = background.run(score_fitted, model.card, new, looked_at)
                 after, threshold = yield from fitting
+                looked_at = with_threshold(looked_at, threshold)
             else:
                 after = yield from background.run(score, model.card, new, segment)
     if kept is not None and not goes_on:
@@ -267,7 +277,7 @@ def finetune_steps(
     )
     card = _new_card(model, after, learned)
     if fits:
-        card = card.replace(instances=with_threshold(segment, threshold).instances)
+        card = card.replace(instances=looked_at.instances)
     new_model = Model(rounds.result(), card)
     report = {
         "outcome": verdict.outcome,
@@ -282,7 +292,10 @@ def finetune_steps(
         },
         "settings": learned.settings,
         "segment": segment.model_dump(mode="json"),
-        "threshold": {"before": segment.instances.threshold, "after": threshold},
+        "instances": {
+            "before": own.model_dump(mode="json"),
+            "after": looked_at.instances.model_dump(mode="json"),
+        },
         "samples": taught,
         "held_out": _describe_split(planes, split),
         "training": {

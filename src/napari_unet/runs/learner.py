@@ -396,6 +396,7 @@ class Learner:
             grey_values=settings.grey_values,
             scale=(1 / settings.zoom, settings.zoom),
             rotation_degrees=settings.rotation_degrees,
+            share=settings.changed_crops,
             generator=self._generator,
         )
         images, targets, weights = changes.part(share).apply(
