@@ -155,8 +155,8 @@ def test_what_a_check_keeps_aside_has_no_influence_on_what_it_learns(model, monk
         real(self, parts)
 
     monkeypatch.setattr(Rounds, "close_check", remember)
-    sample = box_sample(changed=None)
-    as_it_was = finetune(model, [sample], FAST)
+    sample, settings = box_sample(changed=None), FAST.replace(steps=15)
+    as_it_was = finetune(model, [sample], settings)
     (_, first, weights), (_, second, others) = checks
     assert not (first[0] & second[0]).any()
     y, x = np.argwhere(first[0]).mean(axis=0).astype(int)  # the plane is cut out at its corner
@@ -164,7 +164,7 @@ def test_what_a_check_keeps_aside_has_no_influence_on_what_it_learns(model, monk
     labels[y - 6 : y + 6, x - 6 : x + 6] = 0
     assert not np.array_equal(labels, sample.labels)
     checks.clear()
-    other = finetune(model, [Sample(sample.image, labels, sample.labelled)], FAST)
+    other = finetune(model, [Sample(sample.image, labels, sample.labelled)], settings)
     assert np.array_equal(checks[0][1][0], first[0])
     assert torch.equal(checks[0][2], weights), "the first check has not seen it"
     assert not torch.equal(checks[1][2], others), "the second one has learned from it"
@@ -393,13 +393,18 @@ def test_the_report_says_what_was_done_and_can_be_written(model, tmp_path):
 
 
 def test_how_objects_are_found_follows_the_labels_unless_the_person_chose_it(model):
-    result = finetune(model, [box_sample()], FAST)
+    told = []
+    result = finetune(model, [box_sample()], FAST, progress=told.append)
+    least = result.model.card.instances.min_size
+    assert f"drops labels below {least} px instead of 10" in " ".join(
+        event.text for event in told if isinstance(event, Note)
+    )
     sizes = np.bincount(field_of_discs()[1].ravel())[1:]
     assert model.card.instances.min_size == 10
-    assert 10 < result.model.card.instances.min_size < sizes[sizes > 0].min()
-    told = result.report["instances"]
-    assert told["before"] == model.card.instances.model_dump(mode="json")
-    assert told["after"] == result.model.card.instances.model_dump(mode="json")
+    assert 10 < least < sizes[sizes > 0].min()
+    report = result.report["instances"]
+    assert report["before"] == model.card.instances.model_dump(mode="json")
+    assert report["after"] == result.model.card.instances.model_dump(mode="json")
     own = SegmentSettings(instances=InstanceSettings(min_size=11))
     chosen = finetune(model, [box_sample()], FAST, own)
     assert chosen.model.card.instances == model.card.instances

@@ -217,6 +217,11 @@ def finetune_steps(
         if fits:
             least = fit_smallest(planes, choose_zoom(model.card, segment), own.min_size)
             looked_at = segment.replace(instances=own.replace(min_size=least))
+            if least != own.min_size:
+                yield Note(
+                    f"The new model drops labels below {least} px instead of {own.min_size}: so "
+                    "much smaller than the checked objects is no object."
+                )
 
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
