@@ -7,7 +7,7 @@ import pytest
 
 from napari_unet.models.card import Card
 from napari_unet.runs.evaluate import Part, score
-from napari_unet.runs.thresholds import fit_threshold, score_fitted, with_threshold
+from napari_unet.runs.thresholds import TRIED, fit_threshold, score_fitted, with_threshold
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 
 CARD = Card(
@@ -52,10 +52,12 @@ def test_what_is_scored_is_what_is_found_with_the_fitted_threshold() -> None:
             {0.3: 10, 0.4: 20, 0.5: 40, 0.6: 50, 0.7: 70, 0.8: 5}, 0.6, id="less than half"
         ),
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 45, 0.8: 70}, 0.7, id="farther"),
-        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 41, 0.8: 70}, 0.5, id="a peak"),
-        pytest.param({0.3: 70, 0.4: 69, 0.5: 40, 0.6: 30, 0.7: 20, 0.8: 5}, 0.4, id="lower"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 30, 0.7: 30, 0.8: 70}, 0.5, id="a peak"),
+        pytest.param({0.3: 70, 0.4: 67, 0.5: 40, 0.6: 30, 0.7: 20, 0.8: 5}, 0.4, id="lower"),
         pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 60, 0.7: 20, 0.8: 5}, 0.6, id="one step"),
-        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 41, 0.7: 20, 0.8: 5}, 0.5, id="hardly"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 37, 0.7: 20, 0.8: 5}, 0.5, id="worse"),
+        pytest.param({0.3: 10, 0.4: 20, 0.5: 40, 0.6: 39, 0.7: 39, 0.8: 5}, 0.6, id="as good"),
+        pytest.param(dict.fromkeys((0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 90), 0.6, id="all the same"),
         pytest.param(dict.fromkeys((0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 0), 0.5, id="nothing helps"),
     ],
 )
@@ -65,10 +67,19 @@ def test_half_of_the_way_to_the_best_one_is_gone_if_it_helps(
     assert fit_threshold(0.5, {tried: (right, 100) for tried, right in ap.items()}) == threshold
 
 
+def test_learning_again_and_again_carries_no_threshold_away() -> None:
+    thresholds = [0.5]
+    for _ in range(5):
+        tried = dict.fromkeys((*TRIED, thresholds[-1]), (90.0, 100.0))
+        thresholds.append(fit_threshold(thresholds[-1], tried))
+    assert thresholds[-1] == 0.7
+    assert fit_threshold(0.85, dict.fromkeys((*TRIED, 0.85), (90.0, 100.0))) == 0.85, "the own one"
+
+
 def test_the_threshold_follows_the_probabilities() -> None:
     assert fitted(part(0.9, 0.52)) == 0.6
     assert fitted(part(0.45, 0.1)) == 0.4
-    assert fitted(part(0.9, 0.1)) == 0.5
+    assert fitted(part(0.9, 0.1)) == 0.6, "as good, and surer"
 
 
 def test_the_threshold_is_that_of_all_parts_together() -> None:
