@@ -266,7 +266,8 @@ def learn(task: Task, model: Model, lesson: Lesson) -> Learnt:
 
 def judge(model: Model, domain: Domain, settings: SegmentSettings) -> dict[str, float]:
     """Score a model on the test images, as it is used: objects are found as its card says."""
-    settings = settings.replace(instances=model.card.instances)
+    usual = model.card.instances_at(settings.object_size_px)
+    settings = settings.replace(instances=usual)
     return pooled(
         evaluate(segment(model, picture.image, "CYX", settings), picture.labels)
         for picture in domain.test

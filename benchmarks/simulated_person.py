@@ -163,11 +163,12 @@ def choose_settings(
         objects.append(grey[is_object])
         background.append(grey[~is_object])
     is_dark = np.median(np.concatenate(objects)) < np.median(np.concatenate(background))
+    size = round(width_px(pool, places), 1)
     return SegmentSettings(
         invert=bool(is_dark),
-        object_size_px=round(width_px(pool, places), 1),
+        object_size_px=size,
         device="cpu",
-        instances=card.instances,
+        instances=card.instances_at(size),
     )
 
 

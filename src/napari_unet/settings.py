@@ -23,6 +23,7 @@ PresetName = Literal["ronneberger2015", "same-bn", "light-bn", "upconv-dropout",
 
 LARGEST_ZOOM = 16.0
 """Beyond this, either way, an object size is taken for a slip of the keyboard."""
+LARGEST_MIN_SIZE = 1_000_000  # pixels
 
 S = TypeVar("S", bound="Settings")
 
@@ -251,11 +252,26 @@ class InstanceSettings(Settings):
     min_size: int = Field(
         20,
         ge=0,
-        le=1_000_000,
+        le=LARGEST_MIN_SIZE,
         description="Objects smaller than this are dropped (pixels; voxels in 3D).",
     )
     split: bool = Field(True, description="Split objects that touch each other.")
     fill_holes: bool = Field(False, description="Fill holes that lie inside a single object.")
+
+    def scaled(self, factor: float) -> Self:
+        """Return the same settings for an image that is so many times as large along each axis.
+
+        Parameters
+        ----------
+        factor : float
+            Above 0; the smallest size of an object scales with its square.
+
+        Returns
+        -------
+        InstanceSettings
+            For labels of planes.
+        """
+        return self.replace(min_size=min(LARGEST_MIN_SIZE, round(self.min_size * factor**2)))
 
 
 class SegmentSettings(Settings):

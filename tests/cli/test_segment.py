@@ -77,6 +77,15 @@ def test_options_reach_the_segmentation(run, threshold_model, images, tmp_path) 
     assert changed["images"][0]["objects"] < plain["images"][0]["objects"]
 
 
+def test_the_smallest_object_follows_the_object_size_unless_it_is_told(
+    run, images, tmp_path
+) -> None:
+    common = ("segment", images / "a.tif", "--model", "nuclei", "--json", "--object-size-px")
+    for more, smallest in (((), 20 * 4), (("--min-size", "7"), 7)):
+        done = run(*common, "37.6", *more, "--out", tmp_path / str(smallest)).json
+        assert done["settings"]["instances"]["min_size"] == smallest
+
+
 def test_a_bad_image_is_told_and_the_rest_goes_on(run, threshold_model, images, tmp_path) -> None:
     (images / "bad.tif").write_bytes(b"II*\0 no TIFF")
     out = tmp_path / "out"

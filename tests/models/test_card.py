@@ -39,6 +39,16 @@ def test_a_card_that_does_not_fit_its_network_is_refused(changes, sentence) -> N
         Card(name="x", architecture=RGB, **changes)
 
 
+def test_the_smallest_object_is_told_for_an_image_whose_objects_have_another_size() -> None:
+    usual = InstanceSettings(threshold=0.4, min_size=30)
+    card = Card(name="x", architecture=Architecture(), instances=usual, object_size_px=20)
+    assert card.instances_at(None) == card.instances_at(20) == usual
+    assert card.instances_at(40) == usual.replace(min_size=120)
+    assert card.instances_at(10) == usual.replace(min_size=8)
+    assert card.replace(object_size_px=None).instances_at(40) == usual
+    assert card.instances_at(9999).min_size == 1_000_000, "no more than the setting takes"
+
+
 def test_a_card_without_a_network_is_refused_in_a_short_sentence() -> None:
     with pytest.raises(SettingError, match=r"^Setting architecture of Card is missing"):
         Card(name="x")

@@ -411,6 +411,20 @@ def test_how_objects_are_found_follows_the_labels_unless_the_person_chose_it(mod
     assert chosen.report["instances"]["before"] == chosen.report["instances"]["after"]
 
 
+def test_the_smallest_object_is_learned_at_the_scale_the_network_sees(model):
+    sized = Model(model.net, model.card.replace(object_size_px=20))
+    sample = box_sample()
+    twice = [np.repeat(np.repeat(a, 2, -1), 2, -2) for a in (sample.image, sample.labels)]
+    known = np.repeat(np.repeat(sample.labelled, 2, 0), 2, 1)
+    settings = SegmentSettings(object_size_px=40, instances=sized.card.instances_at(40))
+    small = finetune(sized, [sample], FAST)
+    large = finetune(sized, [Sample(*twice, known)], FAST, settings)
+    least = small.model.card.instances.min_size
+    assert large.model.card.instances.min_size == least
+    assert large.report["instances"]["before"]["min_size"] == 40
+    assert large.report["instances"]["after"]["min_size"] == 4 * least
+
+
 def test_the_history_of_a_model_is_on_its_card_and_in_the_report(model, tmp_path):
     first = finetune(model, [box_sample()], FAST)
     second = finetune(

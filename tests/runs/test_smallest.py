@@ -23,28 +23,18 @@ def make_plane(*sides: int, vouched: tuple[slice, slice] | None = None, cut: int
 
 @pytest.mark.parametrize(("count", "bound"), [(4, 400 * 4 / 18), (10, 400 / 3), (45, 400 * 0.45)])
 def test_the_bound_is_a_part_of_a_small_object_the_larger_the_more_there_are(count, bound) -> None:
-    assert fit_smallest([make_plane(*[20] * count)], 1.0, 20) == round(bound)
-    assert fit_smallest([make_plane(*[20] * (count - 2)), make_plane(20, 20)], 1.0, 20) == round(
-        bound
-    )
+    assert fit_smallest([make_plane(*[20] * count)], 20) == round(bound)
+    assert fit_smallest([make_plane(*[20] * (count - 2)), make_plane(20, 20)], 20) == round(bound)
 
 
 def test_one_crumb_among_many_objects_does_not_count() -> None:
-    assert fit_smallest([make_plane(2, *[20] * 44)], 1.0, 20) == 180
-    assert fit_smallest([make_plane(*[2] * 5, *[20] * 40)], 1.0, 20) == 2
-
-
-def test_the_bound_is_meant_for_the_image_not_for_the_plane_the_network_sees() -> None:
-    assert fit_smallest([make_plane(*[20] * 45)], 0.5, 20) == 720
+    assert fit_smallest([make_plane(2, *[20] * 44)], 20) == 180
+    assert fit_smallest([make_plane(*[2] * 5, *[20] * 40)], 20) == 2
 
 
 def test_objects_that_are_not_known_as_a_whole_do_not_count() -> None:
     half = (slice(None), slice(0, 90))  # the third square is known in part
-    assert fit_smallest([make_plane(20, 20, 30, vouched=half)], 1.0, 7) == round(400 / 7)
-    assert fit_smallest([make_plane(20, 4, cut=2)], 1.0, 7) == round(200 / 6)
-    assert fit_smallest([make_plane(20, vouched=(slice(0, 5), slice(None)))], 1.0, 7) == 7
-    assert fit_smallest([make_plane()], 1.0, 7) == 7
-
-
-def test_the_bound_is_one_the_settings_take() -> None:
-    assert fit_smallest([make_plane(*[30] * 45)], 0.01, 7) == 1_000_000
+    assert fit_smallest([make_plane(20, 20, 30, vouched=half)], 7) == round(400 / 7)
+    assert fit_smallest([make_plane(20, 4, cut=2)], 7) == round(200 / 6)
+    assert fit_smallest([make_plane(20, vouched=(slice(0, 5), slice(None)))], 7) == 7
+    assert fit_smallest([make_plane()], 7) == 7

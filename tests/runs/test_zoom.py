@@ -17,7 +17,6 @@ from napari_unet.runs.zoom import (
     rescaled,
     resize,
     resize_labels,
-    zoomed_instances,
     zoomed_shape,
 )
 from napari_unet.settings import InstanceSettings, SegmentSettings
@@ -32,7 +31,7 @@ def test_the_factor_is_that_of_the_two_object_sizes(model) -> None:
     assert choose_zoom(model.card, SegmentSettings()) == 1
     assert choose_zoom(model.card, SegmentSettings(object_size_px=80)) == 0.25
     assert zoomed_shape((100, 3), 0.25) == (25, 1)
-    assert zoomed_instances(InstanceSettings(min_size=64), 0.25).min_size == 4
+    assert InstanceSettings(min_size=64).scaled(0.25).min_size == 4
 
 
 @pytest.mark.parametrize(("size", "new"), [(100, 37), (37, 100), (50, 50), (3, 1), (1, 40)])

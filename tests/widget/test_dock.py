@@ -487,6 +487,25 @@ def test_a_retrained_model_keeps_the_thresholds_the_person_set(dock) -> None:
     assert panel.threshold.value == 0.5
 
 
+def test_the_smallest_object_follows_the_object_size_unless_the_person_set_it(dock) -> None:
+    panel = dock.segment_panel
+    dock.load_model_file("sized")
+    dock.engine.last.answer(**loaded("/models/s.safetensors", name="sized", object_size_px=20))
+    usual = panel.min_size.value
+    panel.object_size.value = 40
+    assert panel.min_size.value == 4 * usual
+    dock.load_model_file("child")
+    child = {"instances": {"min_size": 50, "threshold": 0.6}, "object_size_px": 20}
+    answer = loaded("/models/child.safetensors", name="child", parent="sized", **child)
+    dock.engine.last.answer(**answer)
+    assert (panel.min_size.value, panel.threshold.value) == (200, 0.6)
+    panel.object_size.value = 0
+    assert panel.min_size.value == 50
+    panel.min_size.value = 51
+    panel.object_size.value = 40
+    assert panel.min_size.value == 51
+
+
 def test_an_image_of_too_many_axes_is_refused_beside_it(dock, qtbot) -> None:
     dock.session.viewer.add_image(np.zeros((2, 2, 2, 2, 40, 40), np.uint8), name="many")
     qtbot.waitUntil(lambda: "6 axes" in dock.segment_panel.image_problem.value)

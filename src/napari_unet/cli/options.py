@@ -83,9 +83,11 @@ def segment_settings(options: argparse.Namespace, card: Card) -> SegmentSettings
         If the report to be replayed cannot be read.
     """
     _, replayed = _replayed(options)
-    base = replayed or SegmentSettings(instances=card.instances)
+    own = given(options, SegmentSettings)
+    usual = card.instances_at(own.get("object_size_px"))
+    base = replayed or SegmentSettings(instances=usual)
     instances = base.instances.replace(**given(options, InstanceSettings))
-    return base.replace(**{**given(options, SegmentSettings), "instances": instances})
+    return base.replace(**{**own, "instances": instances})
 
 
 def finetune_settings(options: argparse.Namespace) -> FinetuneSettings:

@@ -89,7 +89,11 @@ class Card(Settings):
         "instance", description="One number per object, or one number per class."
     )
     instances: InstanceSettings = Field(
-        InstanceSettings(), description="How objects are best found in this model's output."
+        InstanceSettings(),
+        description=(
+            "How objects are best found in this model's output; the smallest size is that of an "
+            "image with objects of the typical size."
+        ),
     )
     pixel_size_um: float | None = Field(
         None, gt=0, description="Pixel size of the training images in micrometres, if known."
@@ -150,3 +154,20 @@ class Card(Settings):
                 f"{self.architecture.classes}"
             )
         return self
+
+    def instances_at(self, object_size_px: float | None) -> InstanceSettings:
+        """Return how objects are best found in an image that is scaled by its object size.
+
+        Parameters
+        ----------
+        object_size_px : float or None
+            Typical diameter of its objects, in its pixels; None: it is not scaled.
+
+        Returns
+        -------
+        InstanceSettings
+            Those of the card; the smallest size is in pixels of the image.
+        """
+        if object_size_px is None or self.object_size_px is None:
+            return self.instances
+        return self.instances.scaled(object_size_px / self.object_size_px)

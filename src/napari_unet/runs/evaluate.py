@@ -23,7 +23,7 @@ from napari_unet.runs.places import Tally, divide, place_of
 from napari_unet.runs.predict import predict_steps
 from napari_unet.runs.progress import Job, drive
 from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
-from napari_unet.runs.zoom import choose_zoom, zoomed_instances
+from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import Normalization, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def find_in(card: Card, parts: Sequence[Part], segment: SegmentSettings) -> list
     list of (ndarray of int32, ndarray of int32, ndarray of bool)
         Of each part, the labels, the truth, and where it is known.
     """
-    instances = zoomed_instances(segment.instances, choose_zoom(card, segment))
+    instances = segment.instances.scaled(choose_zoom(card, segment))
     return [
         (find_labels(card, part.probability, instances), part.truth, part.mask) for part in parts
     ]

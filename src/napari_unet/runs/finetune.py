@@ -45,7 +45,6 @@ from napari_unet.runs.smallest import fit_smallest
 from napari_unet.runs.team import Team
 from napari_unet.runs.thresholds import score_fitted, with_threshold
 from napari_unet.runs.verdict import compare
-from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
@@ -178,8 +177,8 @@ def finetune_steps(
     check_samples(samples, model.card)
     is_to_stop = as_question("stop", stop)
     # How the person wants objects to be found is not touched.
-    own = segment.instances
-    fits = model.card.labels == "instance" and own == model.card.instances
+    own, size = segment.instances, segment.object_size_px
+    fits = model.card.labels == "instance" and own == model.card.instances_at(size)
 
     for remark in remarks_on(samples, model.card):
         yield Note(remark)
@@ -213,14 +212,17 @@ def finetune_steps(
         crop_px = _crop_that_fits(model.net)(settings.crop_px)
         rounds = yield from background.run(Rounds, model, settings, planes, split, crop_px)
 
-        looked_at = segment
+        looked_at, suited = segment, model.card.instances
         if fits:
-            least = fit_smallest(planes, choose_zoom(model.card, segment), own.min_size)
-            looked_at = segment.replace(instances=own.replace(min_size=least))
-            if least != own.min_size:
+            least = fit_smallest(planes, model.card.instances.min_size)
+            suited = model.card.instances.replace(min_size=least)
+            looked_at = segment.replace(
+                instances=model.card.replace(instances=suited).instances_at(size)
+            )
+            if looked_at != segment:
                 yield Note(
-                    f"The new model drops labels below {least} px instead of {own.min_size}: so "
-                    "much smaller than the checked objects is no object."
+                    f"The new model drops labels below {looked_at.instances.min_size} px instead "
+                    f"of {own.min_size}: so much smaller than the checked objects is no object."
                 )
 
         # 2. Before
@@ -281,8 +283,8 @@ def finetune_steps(
         settings=settings.model_dump(mode="json"),
     )
     card = _new_card(model, after, learned)
-    if fits:
-        card = card.replace(instances=looked_at.instances)
+    if fits:  # on the card, the smallest object is told at the scale the network sees
+        card = card.replace(instances=suited.replace(threshold=looked_at.instances.threshold))
     new_model = Model(rounds.result(), card)
     report = {
         "outcome": verdict.outcome,

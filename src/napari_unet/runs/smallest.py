@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unet.settings import LARGEST_MIN_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,32 +30,29 @@ if TYPE_CHECKING:
 SMALL_OBJECT = 5  # so many in 100 are smaller
 LARGEST_SHARE = 0.5  # of a small object, with any number of them
 HALF_OF_IT_OBJECTS = 5  # so many make the share half of that
-LARGEST_BOUND = 1_000_000  # of the setting
 
 
-def fit_smallest(planes: Sequence[Plane], zoom: float, usual: int) -> int:
+def fit_smallest(planes: Sequence[Plane], usual: int) -> int:
     """Say from which size on a label is an object.
 
     Parameters
     ----------
     planes : sequence of Plane
         What was vouched for: objects.
-    zoom : float
-        Pixels of the planes for one of the image, along each axis.
     usual : int
-        The bound so far, in pixels of the image.
+        The bound so far, in pixels of the planes.
 
     Returns
     -------
     int
-        The bound in pixels of the image; the usual one if no whole object is vouched for.
+        The bound in pixels of the planes, at the scale the network sees; the usual one if no whole
+        object is vouched for.
     """
     sizes = np.concatenate([_whole_objects(plane) for plane in planes])
     if not len(sizes):
         return usual
     share = LARGEST_SHARE * len(sizes) / (len(sizes) + HALF_OF_IT_OBJECTS)
-    bound = share * float(np.percentile(sizes, SMALL_OBJECT)) / zoom**2
-    return min(LARGEST_BOUND, round(bound))
+    return min(LARGEST_MIN_SIZE, round(share * float(np.percentile(sizes, SMALL_OBJECT))))
 
 
 def _whole_objects(plane: Plane) -> NDArray[np.intp]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unet.models.card import Card
-    from napari_unet.settings import InstanceSettings, SegmentSettings
+    from napari_unet.settings import SegmentSettings
 
 
 def choose_zoom(card: Card, settings: SegmentSettings) -> float:
@@ -92,11 +92,6 @@ def rescaled(
         start = min(start, new - 1)
         spans.append(slice(start, max(stop, start + 1)))
     return tuple(spans)
-
-
-def zoomed_instances(settings: InstanceSettings, zoom: float) -> InstanceSettings:
-    """Return the same settings for labels of a scaled plane: the smallest size scales along."""
-    return settings.replace(min_size=min(1_000_000, round(settings.min_size * zoom**2)))
 
 
 def resize(maps: NDArray[Any], shape: Sequence[int]) -> NDArray[np.floating[Any]]:

@@ -64,6 +64,7 @@ class SegmentPanel:
         self.channel_rows.margins = (0, 0, 0, 0)
         self._channels: list[ComboBox] = []
         self._suggested: Card | None = None
+        self._usual: InstanceSettings | None = None
         self.planes = choice(
             "planes",
             "Planes",
@@ -136,7 +137,7 @@ class SegmentPanel:
         self.segment.changed.connect(self.run)
         self.forget_tiles.changed.connect(self._segmenter.forget_tiles)
         self.tile_px.changed.connect(self.validate)
-        self.object_size.changed.connect(self.validate)
+        self.object_size.changed.connect(self._on_object_size)
         for control in (self.threshold, self.min_size, self.split, self.fill_holes):
             control.changed.connect(self._on_objects_setting)
         session.model_changed.connect(self._on_model)
@@ -290,18 +291,28 @@ class SegmentPanel:
         """Take the thresholds the model works best with."""
         model = self._session.model
         if model is not None:
-            best, was = model.card.instances, self._suggested
-            is_child = was is not None and model.card.parent == was.name
+            was = self._suggested
             # A retrained model is looked at with what the person had set for its parent.
-            if was is None or not is_child or self.instance_settings() == was.instances:
-                self.threshold.value = best.threshold
-                self.min_size.value = best.min_size
-                self.split.value = best.split
-                self.fill_holes.value = best.fill_holes
-            self._suggested = model.card
-            self._relabel_timer.stop()
+            self._suggest(model.card, keep=was is not None and model.card.parent == was.name)
         self._update_channels()
         self.validate()
+
+    def _on_object_size(self) -> None:
+        """Let the smallest object follow, unless the person has set it."""
+        if self._suggested is not None:
+            self._suggest(self._suggested, keep=True)
+        self.validate()
+
+    def _suggest(self, card: Card, *, keep: bool) -> None:
+        """Show how objects are best found; or keep what the person has set."""
+        best = card.instances_at(self.object_size.value or None)
+        if not keep or self.instance_settings() == self._usual:
+            self.threshold.value = best.threshold
+            self.min_size.value = best.min_size
+            self.split.value = best.split
+            self.fill_holes.value = best.fill_holes
+            self._relabel_timer.stop()
+        self._suggested, self._usual = card, best
 
     def _on_objects_setting(self, _: Any = None) -> None:
         """Wait until the slider rests, then find the objects again."""

@@ -333,14 +333,17 @@ def compare(call: Call, *, old: str, new: str, axes: str, settings: Values) -> J
     models: dict[str, Model] = {}
     for which, reference in (("old", old), ("new", new)):
         models[which] = yield from _in_background(_models.get, reference)
-    is_suggested = chosen.instances in [model.card.instances for model in models.values()]
+    suggested = {
+        which: model.card.instances_at(chosen.object_size_px) for which, model in models.items()
+    }
+    is_suggested = chosen.instances in suggested.values()
     found: dict[str, Array] = {}
     for which, model in models.items():
         card = model.card
         planes = plan_planes(image.shape, axes, card.architecture.spatial_dims)
         probability = np.zeros((card.architecture.classes, *planes.out_shape), np.float32)
         yield from predict_steps(model, image, axes, chosen, probability)
-        instances = card.instances if is_suggested else chosen.instances
+        instances = suggested[which] if is_suggested else chosen.instances
         found[which] = np.zeros(planes.out_shape, np.int32)
         for index in planes.indices():
             at = planes.out_index(index)
