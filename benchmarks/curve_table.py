@@ -159,7 +159,8 @@ def _budget(row: Row) -> str:
     if row["steps"] != "0":
         return f"{row['steps']} steps"
     seconds = f"{float(row['seconds']):g} s"
-    return f"{seconds} in steps" if float(row["pace"]) else seconds
+    work = float(row["work"])
+    return f"{seconds} of {work:g} processors' work" if work else seconds
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
     python benchmarks/learning_curve.py --out rows.csv [--domains gowt1 nih3t3] [--regions 1 4]
         [--seconds 60] [--seeds 3] [--first-seed 0] [--methods ours plain-1e-3] [--model nuclei]
-        [--choose random] [--set learning_rate=3e-4] [--pace ours=7 plain=5] [--threads 2] [--quick]
+        [--choose random] [--set learning_rate=3e-4] [--work 1.78] [--threads 2] [--quick]
     python benchmarks/learning_curve.py --out rows.csv --guard 100
     python benchmarks/learning_curve.py --out rows.csv --table [--plot curve.svg]
 
@@ -19,11 +19,11 @@ TP / (TP + FP + FN), objects pooled over images that nobody learns from. The met
 
 All but the ceiling have the same regions and budget; the ceiling runs for the first seed alone.
 Every run appends a row as it ends, and what has a row is not run again: an interrupted grid goes on
-with the same command. Each row says how many seconds the processors worked for the run: on a busy
-machine a budget in seconds buys less, and OMP_WAIT_POLICY=PASSIVE keeps threads that wait from
-holding up all others. With --pace each method takes as many steps as it would in that time at so
-many steps a second, which --measure finds on this machine however busy it is: then it does not
-matter how busy it is. --steps gives all methods the same number of steps.
+with the same command. On a busy machine a budget in seconds buys less. With --work a second of the
+budget is so many seconds of the processors' work for the run, whatever else they do: two threads do
+in 60 s what one does in 107 s, so --threads 1 --work 1.78 is 60 s of two idle cores, and there can
+be as many runs side by side as there are cores. OMP_WAIT_POLICY=PASSIVE keeps threads that wait
+from counting as work. --steps gives all methods the same number of steps.
 
 The guard's runs are short and have good and bad corrections mixed: each region is corrected well
 with a chance of one half, else carelessly in one of eight ways; an accepted model that is worse on
@@ -38,17 +38,19 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import plain_training
 import torch
 from common import Others, common_options, machine, tell
 from curve_table import draw_plot, lay_out_tables, read_rows
 from domains import DOMAINS, READERS, Domain, read_domain
-from plain_training import train_plainly
 from simulated_person import (
     CARELESS,
     GOOD,
@@ -73,6 +75,7 @@ from napari_unet import (
 )
 from napari_unet.arrays.metrics import pooled
 from napari_unet.errors import UnetError
+from napari_unet.runs import schedule
 
 if TYPE_CHECKING:
     import argparse
@@ -82,7 +85,6 @@ PLAIN = {"random": 1e-3, "plain-1e-3": 1e-3, "plain-1e-5": 1e-5}  # learning rat
 METHODS = ("none", "ours", *PLAIN, "ceiling")
 SECONDS, GUARD_SECONDS, CEILING_SECONDS = 60.0, 20.0, 1200.0
 QUICK_SECONDS, QUICK_CEILING_SECONDS = 3.0, 5.0
-MEASURED_STEPS = (20, 80)
 WELL_CORRECTED = 0.5  # share of the guard's regions
 KEPT_SCORES = ("ap50", "mean_ap", "iou", "tp", "fp", "fn", "missed", "spurious", "merged", "split")
 
@@ -98,8 +100,8 @@ class Task:
     regions: int
     """How many; 0 stands for all images of the pool."""
     seconds: float
-    pace: float
-    """Steps a second that make steps of the seconds; 0: the clock counts."""
+    work: float
+    """Seconds of the processors' work that stand for one of the budget; 0: the clock counts."""
     steps: int
     """Instead of the seconds, if above 0."""
     seed: int
@@ -109,11 +111,6 @@ class Task:
     """Settings of ours that are not the defaults, as JSON."""
     model: str
     """Name and the first digits of a checksum of the weights."""
-
-    @property
-    def budget(self) -> int | None:
-        """The steps it may take; None: the clock counts."""
-        return self.steps or round(self.seconds * self.pace) or None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -151,26 +148,21 @@ def plan(options: argparse.Namespace, model: str) -> Iterator[Task]:
     cells = [(domain, count) for count in options.regions for domain in options.domains]
     usual = {"model": model, "changed": options.set, "choose": options.choose}
     usual |= {"steps": options.steps, "seconds": options.seconds or _seconds(options)}
-
-    def pace(method: str) -> float:
-        """Say how many steps a second a method takes."""
-        return options.pace.get("plain" if method in PLAIN else "ours", 0.0)
-
+    usual |= {"work": options.work}
     if options.guard:
         for seed in seeds:
             domain, count = cells[seed % len(cells)]
-            yield Task("guard", domain, "ours", count, seed=seed, pace=pace("ours"), **usual)
+            yield Task("guard", domain, "ours", count, seed=seed, **usual)
         return
     for seed in seeds:
         for domain, count in cells:
             for method in options.methods:
                 theirs = usual if method == "ours" else {**usual, "changed": "{}"}
                 if method != "ceiling":
-                    own = {**theirs, "pace": pace(method)}
-                    yield Task("curve", domain, method, count, seed=seed, **own)
+                    yield Task("curve", domain, method, count, seed=seed, **theirs)
     if "ceiling" in options.methods:
         seconds = QUICK_CEILING_SECONDS if options.quick else CEILING_SECONDS
-        whole = {**usual, "choose": "all", "steps": 0, "seconds": seconds, "pace": pace("ours")}
+        whole = {**usual, "choose": "all", "steps": 0, "seconds": seconds}
         for domain in options.domains:
             yield Task("curve", domain, "ceiling", 0, seed=seeds[0], **whole)
 
@@ -188,7 +180,8 @@ def run(task: Task, model: Model, domain: Domain, judging: Judge, threads: int) 
     lesson = prepare(task, model, domain)
     before = judging.before(domain, lesson.settings)
     began, worked = time.monotonic(), time.process_time()
-    learnt = learn(task, model, lesson)
+    with budgets_in_work(task.work):
+        learnt = learn(task, model, lesson)
     seconds, worked = time.monotonic() - began, time.process_time() - worked
     after = judging.after(learnt, domain, lesson.settings)
     return {
@@ -240,19 +233,19 @@ def learn(task: Task, model: Model, lesson: Lesson) -> Learnt:
     if task.method == "none":
         return Learnt(model, 0, "")
     if task.method in PLAIN:
-        trained, steps = train_plainly(
+        trained, steps = plain_training.train_plainly(
             model,
             lesson.samples,
             lesson.settings,
             PLAIN[task.method],
             task.seconds,
-            task.budget,
+            task.steps or None,
             task.seed,
             from_scratch=task.method == "random",
         )
         return Learnt(trained, steps, "")
     settings = FinetuneSettings(
-        seconds=task.seconds, steps=task.budget, seed=task.seed, device="cpu"
+        seconds=task.seconds, steps=task.steps or None, seed=task.seed, device="cpu"
     ).replace(**json.loads(task.changed))
     try:
         result = finetune(model, lesson.samples, settings, lesson.settings)
@@ -274,32 +267,19 @@ def judge(model: Model, domain: Domain, settings: SegmentSettings) -> dict[str, 
     )
 
 
-def measure_pace(model: Model, seconds: float, threads: int) -> str:
-    """Find how many steps a second a budget buys while all threads are at work, for --pace.
-
-    The seconds of the processors count, not those of the clock, so other programs do not matter;
-    what does not grow with the steps (judging, batch norm) is told apart by two runs.
-    """
-    domain = read_domain("generated")
-    task = Task("curve", "generated", "", 4, seconds, 0.0, 0, 0, "random", "{}", "")
-    lesson = prepare(task, model, domain)
-    paces = []
-    for name, method in (("ours", "ours"), ("plain", "plain-1e-3")):
-        few, many = (
-            _seconds_worked(replace(task, method=method, steps=steps), model, lesson)
-            for steps in MEASURED_STEPS
-        )
-        for_each = (many - few) / (MEASURED_STEPS[1] - MEASURED_STEPS[0])
-        besides = max(0.0, few - MEASURED_STEPS[0] * for_each)
-        paces.append(f"{name}={(threads * seconds - besides) / for_each / seconds:.2f}")
-    return "--pace " + " ".join(paces)
-
-
-def _seconds_worked(task: Task, model: Model, lesson: Lesson) -> float:
-    """Measure how long the processors work for a training."""
-    began = time.process_time()
-    learn(task, model, lesson)
-    return time.process_time() - began
+@contextmanager
+def budgets_in_work(factor: float) -> Iterator[None]:
+    """Let budgets in seconds count the work of the processors, so many seconds for one."""
+    clocks = (schedule, "time"), (plain_training, "time")
+    real = [getattr(*clock) for clock in clocks]
+    work = SimpleNamespace(monotonic=lambda: time.process_time() / factor)
+    try:
+        for clock in clocks if factor else ():
+            setattr(*clock, work)
+        yield
+    finally:
+        for clock, before in zip(clocks, real, strict=True):
+            setattr(*clock, before)
 
 
 class Judge:
@@ -370,11 +350,6 @@ def key_of(row: dict[str, str]) -> tuple[str, ...]:
 def main() -> None:
     """Read the options, do what has no row yet, lay out what there is."""
     options = read_options()
-    if options.measure:
-        torch.set_num_threads(options.threads)
-        budget = options.seconds or _seconds(options)
-        print(measure_pace(load_model(options.model), budget, options.threads))
-        return
     if not options.table:
         torch.set_num_threads(options.threads)
         run_all(options)
@@ -414,10 +389,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seconds", type=float, help=f"budget (default {SECONDS:g})")
     parser.add_argument("--steps", type=int, default=0, help="budget in steps instead")
-    parser.add_argument(
-        "--pace", nargs="+", default=[], metavar="METHOD=N", help="steps a second of ours, plain"
-    )
-    parser.add_argument("--measure", action="store_true", help="measure the pace; run nothing")
+    parser.add_argument("--work", type=float, default=0.0, help="budgets in the processors' work")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0, help="of the table: 0, 1, 2")
     parser.add_argument("--model", default="nuclei", help="where to start from: name or file")
@@ -429,7 +401,6 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="lay out the rows; run nothing")
     parser.add_argument("--plot", type=Path, help="draw the rows as SVG")
     options = parser.parse_args()
-    options.pace = dict(_pair(text) for text in options.pace)
     options.set = json.dumps(dict(sorted(_pair(text) for text in options.set)))
     if options.quick:
         options.domains, options.regions, options.seeds = ("generated",), (1,), 1

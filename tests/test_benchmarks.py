@@ -89,7 +89,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_the_learning_curve_has_a_row_for_each_run_and_none_is_done_twice(tmp_path: Path) -> None:
     rows, plot = tmp_path / "rows.csv", tmp_path / "curve.svg"
-    options = ("--quick", "--seconds", "1", "--threads", "1", "--out", str(rows))
+    options = ("--quick", "--seconds", "1", "--work", "1.5", "--threads", "1", "--out", str(rows))
     run("learning_curve.py", *options, "--methods", "none", "ours")
     assert [row["method"] for row in read(rows)] == ["none", "ours"]
     first = rows.read_bytes()
