@@ -26,7 +26,7 @@ def main() -> int:
     os.environ.setdefault("NAPARI_UNET_REQUIRE_DATA", "1")
     os.environ.setdefault("NAPARI_UNET_LOOP_SECONDS", "60")
     os.chdir(HERE.parent)
-    return int(pytest.main(["-p", "no:xvfb", "-m", "slow", "-k", "whole_loop", str(LOOP)]))
+    return int(pytest.main(["--no-xvfb", "-m", "slow", "-k", "whole_loop", str(LOOP)]))
 
 
 if __name__ == "__main__":
