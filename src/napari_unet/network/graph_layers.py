@@ -81,7 +81,7 @@ class Layer(nn.Module):
         Tensor
             Shape (N, channels, *spatial).
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of layer says how
 
 
 class ConvolutionLayer(Layer):

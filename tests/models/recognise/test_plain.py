@@ -419,19 +419,16 @@ def test_families_tell_only_fields_of_a_reading() -> None:
 # ----------------------------------------------------------------------------------- refusals
 
 
-def some(tensors: dict[str, Any], at_most: int = 60) -> list[str]:
-    """Names, the first and the last among them; of deep networks not all, which takes minutes."""
-    names = list(tensors)
-    drawn = random.Random(4).sample(range(len(names)), min(at_most, len(names)))
-    return [names[number] for number in sorted({0, *drawn, len(names) - 1})]
+PARTS = 4  # of the tensors of a network; deep ones take minutes
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("draw", FAMILY_NETS, ids=names)
-def test_weights_with_one_tensor_missing_are_refused(draw: Any) -> None:
+def test_weights_with_one_tensor_missing_are_refused(draw: Any, part: int) -> None:
     net, _, _ = draw(random.Random(3))
     tensors = net.state_dict()
-    for key in some(tensors):
+    for key in list(tensors)[part::PARTS]:
         if key.endswith("num_batches_tracked") or key == "outconv.bias":
             continue  # of nobody known, the last convolution may do without a bias
         rest = {other: tensor for other, tensor in tensors.items() if other != key}
@@ -440,11 +437,12 @@ def test_weights_with_one_tensor_missing_are_refused(draw: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("draw", FAMILY_NETS, ids=names)
-def test_weights_with_one_tensor_of_another_shape_are_refused(draw: Any) -> None:
+def test_weights_with_one_tensor_of_another_shape_are_refused(draw: Any, part: int) -> None:
     net, _, _ = draw(random.Random(3))
     tensors = net.state_dict()
-    for key in some(tensors):
+    for key in list(tensors)[part::PARTS]:
         if key.endswith("num_batches_tracked") or tensors[key].shape[0] == 1:
             continue
         changed = dict(tensors) | {key: tensors[key][:-1]}
