@@ -270,7 +270,7 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
@@ -297,7 +297,7 @@ def test_a_damaged_file_opens_whole_or_is_refused(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["full_model.h5", "weights_only.h5"])
 def test_a_damaged_keras_file_opens_whole_or_is_refused(data_dir, name, tmp_path: Path) -> None:
     content = (data_dir / "weights" / "keras_pancreas_phc" / name).read_bytes()

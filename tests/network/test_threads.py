@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,18 @@ import torch
 
 from napari_unet.network import threads
 from napari_unet.runs.background import Background
+
+TRAIN = """
+from napari_unet.cli import main
+main(["demo", "--seconds", "40", "--out", {out!r}])
+"""
+OTHER = """
+import torch
+torch.set_num_threads(2 * {processors})
+net = torch.nn.Sequential(*[torch.nn.Conv2d(32, 32, 3, padding=1) for _ in range(8)])
+while True:
+    net(torch.ones(4, 32, 128, 128)).sum().backward()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +78,42 @@ def test_who_computes_in_the_background_has_no_team_of_its_own() -> None:
 def test_where_torch_computes_with_another_library_nothing_happens(monkeypatch) -> None:
     monkeypatch.setattr(threads, "_openmp", lambda: None)
     assert not threads.release_idle_threads()
+
+
+def test_threads_wait_with_the_system(monkeypatch) -> None:
+    for name in threads.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    threads.wait_with_the_system()
+    assert os.environ.pop(threads.LOOKS) == threads.FEW
+
+
+@pytest.mark.parametrize("name", threads.WAITING)
+def test_what_a_person_has_set_stays(monkeypatch, name: str) -> None:
+    for each in threads.WAITING:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "5")
+    before = dict(os.environ)
+    threads.wait_with_the_system()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.slow
+def test_a_training_moves_beside_a_program_that_uses_every_processor(tmp_path) -> None:
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {*threads.WAITING, "OMP_NUM_THREADS"}
+    }
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER.format(processors=os.cpu_count())], env=plain
+    )
+    try:
+        subprocess.run(
+            [sys.executable, "-c", TRAIN.format(out=str(tmp_path))], env=plain, check=True
+        )
+    finally:
+        other.kill()
+        other.wait()
+    training = json.loads((tmp_path / "report.json").read_text())["training"]
+    assert training["steps"] >= 3  # it was none
+    assert training["curve"]

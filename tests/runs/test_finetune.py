@@ -18,7 +18,7 @@ from napari_unet.network.unet import UNet
 from napari_unet.runs import finetune as module
 from napari_unet.runs import learner, schedule
 from napari_unet.runs.crops import Sample
-from napari_unet.runs.finetune import finetune, finetune_steps
+from napari_unet.runs.finetune import FEW_STEPS, finetune, finetune_steps
 from napari_unet.runs.progress import Note, StepDone
 from napari_unet.runs.report import read_report, write_report
 from napari_unet.runs.rounds import Rounds
@@ -373,6 +373,21 @@ def test_a_time_budget_ends_and_leaves_time_for_every_round(model, monkeypatch):
     assert not result.report["training"]["stopped"]
     left = [event.seconds_left for event in told if isinstance(event, StepDone)]
     assert left == sorted(left, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("budget", "is_told"), [({"seconds": 1.0, "steps": None}, True), ({}, False)]
+)
+def test_a_budget_in_seconds_that_bought_few_steps_says_so(model, monkeypatch, budget, is_told):
+    looks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 0.02 * next(looks))
+    monkeypatch.setattr(schedule, "time", clock)
+    told = []
+    result = finetune(model, [box_sample()], FAST.replace(**budget), progress=told.append)
+    steps = result.report["training"]["steps"]
+    assert steps < FEW_STEPS
+    sentence = f"enough for {steps} steps on this computer"
+    assert any(sentence in event.text for event in told if isinstance(event, Note)) == is_told
 
 
 def test_the_report_says_what_was_done_and_can_be_written(model, tmp_path):

@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari_unet.errors import UnetError, UsageError
+from napari_unet.network.threads import wait_with_the_system
 from napari_unet.settings import ZarrFormat
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.problem(str(error))
         console.result({})
         return WRONG_USAGE
+    wait_with_the_system()
     with contextlib.redirect_stdout(sys.stderr):
         try:
             return _run(options, console)

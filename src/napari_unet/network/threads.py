@@ -5,6 +5,10 @@ ever computed. Where there are more of them than processors, even if most are id
 each other with the help of the system instead of looking for a moment themselves, and a training
 step takes a fifth longer. So who hands the computing over to another thread lets its own team go
 first; it comes back by itself when it is needed.
+
+How long threads look before they wait is a matter of milliseconds by default: as long as another
+program has the processor of one, all others burn theirs, and a training beside a busy program
+hardly moves. Some microseconds are as good on a quiet machine and much better on a busy one.
 """
 
 from __future__ import annotations
@@ -15,9 +19,23 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import torch
-
 HARD_PAUSE = 2  # omp_pause_hard: all of the team's resources are given back
+
+
+LOOKS = "GOMP_SPINCOUNT"
+FEW = "1000"
+WAITING = (LOOKS, "OMP_WAIT_POLICY")
+
+
+def wait_with_the_system() -> None:
+    """Let threads that wait give their processors to others almost at once.
+
+    To be called before torch is imported. What the person has set in the environment stays.
+    Measured on two processors: a training step costs 5 % more on a quiet machine; beside another
+    program with two threads a training of 30 s takes 19 steps instead of none.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ[LOOKS] = FEW
 
 
 def release_idle_threads() -> bool:
@@ -37,6 +55,8 @@ def _openmp() -> ctypes.CDLL | None:
     """Return GNU's OpenMP as torch has brought it along, if it has."""
     if sys.platform != "linux":
         return None
+    import torch
+
     for path in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*"):
         try:
             library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD)

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from napari_unet.runs.samples import Plane, Sample
     from napari_unet.runs.verdict import Outcome
 
+FEW_STEPS = 60
+
 
 @dataclass(frozen=True, eq=False)
 class FinetuneResult:
@@ -247,6 +249,11 @@ def finetune_steps(
             raise
         yield from background.run(rounds.learner.settle)
         was_stopped = rounds.is_check or not budget.is_spent(rounds.steps)
+        if budget.is_in_seconds and not was_stopped and rounds.steps < FEW_STEPS:
+            yield Note(
+                f"The time was enough for {rounds.steps} steps on this computer, which is little "
+                "to learn in. Give it more seconds, or close other programs."
+            )
         goes_on = was_stopped and rounds.learner.is_healthy
         if kept is not None and goes_on:
             yield from background.run(kept.save, rounds, budget, curve)

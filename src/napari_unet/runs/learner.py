@@ -48,7 +48,7 @@ REPORT_SECONDS = 0.3  # between two reports of the loss
 LEAST_SCALE = (
     1.0  # of a float16 loss: if its gradients are no numbers even so, the step is not taken
 )
-MEASURED_BATCHES = 4  # in which batch norm measures the new images before the first step
+MEASURED_BATCHES = 2  # in which batch norm measures the new images before the first step
 
 
 class Learner:

@@ -113,6 +113,7 @@ class Rounds:
         self.number = 0
         self._lock = threading.Lock()  # held between two rounds
         self._open()
+        self.learner.begin(self.crops)
 
     @property
     def steps(self) -> int:
@@ -167,6 +168,8 @@ class Rounds:
             self._steps_before += self.learner.steps
             self.number += 1
             self._open()
+            if self.is_check:  # else it begins with what the checks have found
+                self.learner.begin(self.crops)
 
     def result(self) -> Network:
         """Return what was learned so far, as a network like the one that was given."""
@@ -255,7 +258,6 @@ class Rounds:
             self._model.net.margin,
             self._settings.correction_weight,
         )
-        self.learner.begin(self.crops)
 
     def _things(self) -> int:
         """Count what was vouched for: objects, or places with something in them."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 0.05  # share of the budget
 CURVE_SHARE = 0.05  # of the budget between two points of the held-out curve
-CURVE_COST = 5.0  # at least so many times longer than one point takes
+CURVE_COST = 10.0  # at least so many times longer than one point takes
 
 
 def learning_rate(used: float, largest: float) -> float:
@@ -53,6 +53,11 @@ class Budget:
         self._seconds = math.inf if settings.steps else (settings.seconds or math.inf)
         self._began = time.monotonic()
         self._next_point, self._asked = CURVE_SHARE, 0.0
+
+    @property
+    def is_in_seconds(self) -> bool:
+        """Whether it is counted in seconds."""
+        return self._steps is None
 
     def elapsed(self) -> float:
         """Return the seconds since the run began."""

@@ -29,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from napari_unet.errors import Cancelled, UnetError, WorkerError
+from napari_unet.network.threads import wait_with_the_system
 from napari_unet.runs.progress import Job, drive
 from napari_unet.worker import protocol
 from napari_unet.worker.channel import Inbox, Outbox, Reporter
@@ -234,10 +235,11 @@ def _put_standard_output_aside() -> IO[bytes]:
 
 
 def _behave() -> None:
-    """Leave Ctrl+C to the window, the processor first to the window, and say where we crash."""
+    """Leave Ctrl+C to the window, the processor first to others, and say where we crash."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
+    wait_with_the_system()
     faulthandler.enable()
 
 

@@ -607,7 +607,7 @@ def test_a_process_that_breaks_off_is_told(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("ending", ["h5", "keras"])
 def test_damaged_files_are_refused_or_read_and_nothing_else(ending, tmp_path):
     net = unet(7)

@@ -165,7 +165,7 @@ def test_a_family_s_softmax_is_not_taken_of_one_class_alone(classes: int, activa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("draw", FAMILY_NETS, ids=names)
 def test_hundreds_of_a_published_layout_give_the_original_answer(draw: Any) -> None:
     for seed in range(100, 200):
@@ -305,7 +305,7 @@ def test_a_layout_of_nobody_is_found_from_shapes_and_order(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(900)
 def test_hundreds_of_layouts_of_nobody_are_found_but_for_few() -> None:
     wrong = []
     for seed in range(1000, 1200):
