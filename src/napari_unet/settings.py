@@ -409,8 +409,8 @@ class FinetuneSettings(Settings):
         gt=0,
         lt=0.9,
         description=(
-            "Share of the checked area that each of two checks keeps aside to judge what it has "
-            "learned from the rest, 0..1; at last the network learns from all of it."
+            "Share of the checked area that is kept aside to judge what was learned from the rest, "
+            "0..1; after that the network learns from all of it."
         ),
     )
     flips: bool = Field(True, description="Mirror the training crops and turn them by quarters.")

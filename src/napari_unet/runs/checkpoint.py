@@ -1,6 +1,6 @@
 """Go on with a training that was broken off: its whole state, in one file, every few seconds.
 
-The file holds what the checks gave, the weights, their average, the optimiser, the random numbers,
+The file holds what the check gave, the weights, their average, the optimiser, the random numbers,
 the used part of the budget and the curve: tensors as safetensors, the rest as JSON in its header,
 so that reading it runs nothing. It names what it belongs to (model, images and labels, settings);
 no other training goes on with it. A training that comes to its end leaves no such file.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_unet.settings import FinetuneSettings, SegmentSettings
 
 KEY = "napari_unet_checkpoint"
-VERSION = 2
+VERSION = 3
 SECONDS_BETWEEN = 15.0
 LARGEST_SHARE = 0.05  # of the time that writing may take
 PARTS = {
@@ -145,7 +145,7 @@ class Checkpoint:
         Parameters
         ----------
         rounds : Rounds
-            What the checks gave; weights, average, optimiser, random numbers.
+            What the check gave; weights, average, optimiser, random numbers.
         budget : Budget
             How much of it is used.
         curve : sequence of StepDone

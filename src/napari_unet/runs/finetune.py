@@ -8,11 +8,11 @@ The run reads from top to bottom in :func:`finetune_steps`:
    time or in steps. Batch norm goes over to the new images first, as far as they show that it
    helps. Dropout is off. Beside it runs an average of its weights over the last steps, and that
    is what comes out: nothing is chosen on the parts kept aside, so that they can judge.
-4. That is done in three rounds (:mod:`napari_unet.runs.rounds`): two that are judged as the model
-   was, each on what it had not learned from; then one that learns from everything. Without enough
+4. That is done in two rounds (:mod:`napari_unet.runs.rounds`): a check that is judged as the model
+   was, on what it has not learned from; then it goes on and learns from everything. Without enough
    to judge, what is learned is mixed with what was known (:mod:`napari_unet.runs.mixing`).
 5. How objects are found suits what was learned: what is too small for one is told by the labels
-   (:mod:`napari_unet.runs.smallest`), the threshold is fitted on what the checks gave
+   (:mod:`napari_unet.runs.smallest`), the threshold is fitted on what the check gave
    (:mod:`napari_unet.runs.thresholds`).
 6. The training made the model better, or not, or there is too little to tell.
 
@@ -71,7 +71,7 @@ class FinetuneResult:
     before: Scores | None
     """Of the old model on the held-out labels; None if there were too few."""
     after: Scores | None
-    """Of what the checks have learned, on the same labels."""
+    """Of what the check has learned, on the same labels."""
     outcome: Outcome
     """"better", "not better" or "cannot judge"."""
     verdict: str
@@ -229,9 +229,8 @@ def finetune_steps(
 
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
-        if not rounds.before:
-            for masks in split.checks:
-                rounds.before.append((yield from look_steps(model, planes, masks, segment)))
+        if split.is_judged and not rounds.before:
+            rounds.before = yield from look_steps(model, planes, split.masks, segment)
 
         # 3. Learn
         if rounds.steps:
@@ -259,22 +258,18 @@ def finetune_steps(
             yield from background.run(kept.save, rounds, budget, curve)
 
         # 4. After
-        found = list(rounds.found)
-        if rounds.is_check and not found:  # stopped in the first check: it is all that there is
-            found = [
-                (yield from look_steps(rounds.learner.model, planes, rounds.held_out, segment))
-            ]
         before = after = None
-        if found:
-            old = [part for parts in rounds.before[: len(found)] for part in parts]
-            before = yield from background.run(score, model.card, old, segment)
-            new = [part for parts in found for part in parts]
+        if split.is_judged:
+            found = rounds.found
+            if rounds.is_check:  # stopped in it
+                found = yield from look_steps(rounds.learner.model, planes, split.masks, segment)
+            before = yield from background.run(score, model.card, rounds.before, segment)
             if fits:
-                fitting = background.run(score_fitted, model.card, new, looked_at)
+                fitting = background.run(score_fitted, model.card, found, looked_at)
                 after, threshold = yield from fitting
                 looked_at = with_threshold(looked_at, threshold)
             else:
-                after = yield from background.run(score, model.card, new, segment)
+                after = yield from background.run(score, model.card, found, segment)
     if kept is not None and not goes_on:
         kept.remove()
     verdict = compare(before, after)

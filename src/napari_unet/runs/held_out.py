@@ -1,19 +1,18 @@
-"""Which vouched pixels each of two checks keeps aside to judge, and does not learn from.
+"""Which vouched pixels a training keeps aside at first to judge, and does not learn from.
 
 Pixels beside each other are alike, so a result judged a few pixels beside what was learnt looks
-better than it is. What a check keeps aside is therefore a block of its own, at least one crop apart
-from every pixel that its training crops can see::
+better than it is. What is kept aside is therefore a block of its own, at least one crop apart from
+every pixel that the crops can see meanwhile::
 
-    check 1    | learn          | gap | judge          |
-    check 2    | judge          | gap | learn          |
+    | learn          | gap | judge          |
 
-1. Several regions that lie apart (on other planes, or more than two crops away): whole regions, in
-   each check others, as many as come nearest to the wanted share.
-2. One region of three crops or more along a side: its two ends. The crops of the checks shrink, if
-   they must, to a quarter of that side.
+1. Of several regions that lie apart (on other planes, or more than two crops away): whole regions,
+   as many as come nearest to the wanted share.
+2. Of one region of three crops or more along a side: one end. The crops shrink, if they must, to a
+   quarter of that side.
 3. Otherwise nothing: then there is no verdict, and the person is asked for one more region.
 
-So with few labels, too, most of them judge, and none of them judges what it has taught.
+In the end the network learns from these pixels as well (:mod:`napari_unet.runs.rounds`).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 LEAST_OBJECTS = 5  # of fewer no verdict can be told, nor of objects in fewer places
 LEAST_CROP_PX = 48
-FAIR_SHARE = (0.05, 0.8)  # of the vouched pixels that a check may take away as whole regions
+FAIR_SHARE = (0.05, 0.8)  # of the vouched pixels that may be kept aside as whole regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +47,21 @@ class Split:
     Attributes
     ----------
     kind : {"regions", "block", "nothing"}
-        Whole regions, the ends of one, or nothing.
+        Whole regions, the end of one, or nothing.
     crop_px : int
-        Side of the crops of the checks, and width of the gap, in pixels.
-    checks : tuple of tuple of ndarray of bool
-        For each check, of each plane, the pixels kept aside; no check if there is nothing.
+        Side of the crops meanwhile, and width of the gap, in pixels.
+    masks : tuple of ndarray of bool
+        Of each plane, the pixels kept aside.
     """
 
     kind: Literal["regions", "block", "nothing"]
     crop_px: int
-    checks: tuple[tuple[Mask, ...], ...]
+    masks: tuple[Mask, ...]
 
     @property
     def is_judged(self) -> bool:
         """Whether there is anything to judge the result on."""
-        return bool(self.checks)
-
-    @property
-    def masks(self) -> tuple[Mask, ...]:
-        """Of each plane, the pixels that one of the checks keeps aside."""
-        return tuple(np.logical_or.reduce(each) for each in zip(*self.checks, strict=True))
+        return self.kind != "nothing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +89,9 @@ def hold_out(
     planes : sequence of Plane
         What was vouched for.
     share : float
-        Wanted share of the vouched pixels for each check, 0..1.
+        Wanted share of the vouched pixels, 0..1.
     crop_px : int
-        Wanted side of the crops of the checks, in pixels.
+        Wanted side of the crops meanwhile, in pixels.
     fit : callable
         Gives the next side of a crop that the network can take.
     margin_px : int
@@ -108,16 +102,15 @@ def hold_out(
     Returns
     -------
     Split
-        Of the first kind above that leaves enough on both sides of each check: objects and
-        background to learn from, and to judge.
+        Of the first kind above that leaves enough on both sides: objects and background to learn
+        from, and to judge.
     """
     full = fit(crop_px)
     for split in _candidates(planes, share, full, fit):
-        gap = split.crop_px + margin_px
-        is_fair = all(_is_fair(planes, masks, gap) for masks in split.checks)
+        is_fair = _is_fair(planes, split.masks, split.crop_px + margin_px)
         if is_fair and _can_tell(planes, split.masks, semantic):
             return split
-    return Split("nothing", full, ())
+    return Split("nothing", full, _masks(planes, []))
 
 
 def objects_in(plane: Plane, mask: Mask) -> int:
@@ -166,18 +159,13 @@ def _regions(number: int, plane: Plane, apart_px: int) -> list[_Region]:
 def _whole_regions(
     planes: Sequence[Plane], regions: Sequence[_Region], wanted: float, crop_px: int
 ) -> Iterator[Split]:
-    """Propose pairs of sets of regions, each pair begun with another region."""
+    """Propose sets of regions, each begun with another one."""
     total = sum(region.pixels for region in regions)
     for first in sorted(regions, key=lambda region: abs(region.pixels - wanted)):
-        one = _nearest_to(wanted, first, regions)
-        rest = [region for region in regions if region not in one]
-        if not rest:
-            continue
-        second = min(rest, key=lambda region: abs(region.pixels - wanted))
-        other = _nearest_to(wanted, second, rest)
-        shares = [sum(region.pixels for region in chosen) / total for chosen in (one, other)]
-        if all(FAIR_SHARE[0] <= share <= FAIR_SHARE[1] for share in shares):
-            yield Split("regions", crop_px, (_masks(planes, one), _masks(planes, other)))
+        chosen = _nearest_to(wanted, first, regions)
+        share = sum(region.pixels for region in chosen) / total
+        if FAIR_SHARE[0] <= share <= FAIR_SHARE[1]:
+            yield Split("regions", crop_px, _masks(planes, chosen))
 
 
 def _nearest_to(wanted: float, first: _Region, regions: Sequence[_Region]) -> list[_Region]:
@@ -197,7 +185,7 @@ def _end_blocks(
     full: int,
     fit: Callable[[int], int],
 ) -> Iterator[Split]:
-    """Propose the two ends of a region, those of its longer side first."""
+    """Propose the ends of a region, those of its longer side first."""
     box = grown_box(region.mask, 0)
     lengths = [side.stop - side.start for side in box]
     for axis in sorted((0, 1), key=lambda axis: -lengths[axis]):
@@ -205,7 +193,6 @@ def _end_blocks(
         if lengths[axis] < 3 * crop:
             continue
         counts = region.mask[box].sum(axis=1 - axis)
-        checks = []
         for is_far in (True, False):
             cumulated = np.cumsum(counts[::-1] if is_far else counts)
             depth = int(np.searchsorted(cumulated, wanted)) + 1
@@ -218,8 +205,8 @@ def _end_blocks(
             )
             inside = np.zeros(region.mask.shape, bool)
             inside[(part, slice(None)) if axis == 0 else (slice(None), part)] = True
-            checks.append(_masks(planes, [_Region(region.plane, region.mask & inside, 0)]))
-        yield Split("block", crop, tuple(checks))
+            end = _Region(region.plane, region.mask & inside, 0)
+            yield Split("block", crop, _masks(planes, [end]))
 
 
 def _can_tell(planes: Sequence[Plane], masks: Sequence[Mask], semantic: bool) -> bool:

@@ -1,28 +1,20 @@
-"""The rounds of a training: two that check each other, and one that learns from everything.
+"""The rounds of a training: one that keeps something aside to be judged, one that keeps nothing.
 
 What is kept aside to judge a result cannot teach, and with few labels both are dear. So a training
-has three rounds (see :mod:`napari_unet.runs.held_out` for the parts)::
+has two rounds (see :mod:`napari_unet.runs.held_out` for the parts)::
 
-    budget  0               1/3              2/3                  1
-            | check 1        | check 2        | all of it           |
-            learns from        learns from      begins with the mean
-            one part           the other        of their weights, and
-                                                learns from both
+    budget  0                    2/5                                  1
+            | check                | all of it                         |
+            learns from one part   goes on from there, with everything
 
-What each check finds in the part it has never seen, beside what the model before finds there, is
-the verdict on this training. It judges models that had less to learn from than the one that comes
-out, so it is rather too strict. With less time for the checks it would be stricter still, and the
-threshold that is fitted on what they give would not suit the model that comes out, which the longer
-it learns the surer it is. The mean of the weights of networks that learned
-from the same start is as good as either, mostly better [1]_: the time of the checks is not lost.
+What the check finds in the part it has never seen, beside what the model before finds there, is
+the verdict on this training. It judges a model that had less time and less to learn from than the
+one that comes out of it, so it is rather too strict. No step is lost for the verdict: the weights
+that come out have learned from the first step to the last, with a learning rate that rises and
+falls in each round.
 
 Where there is too little for a verdict there is one round only, and what comes out lies between the
 weights before and after it (:mod:`napari_unet.runs.mixing`).
-
-References
-----------
-.. [1] Wortsman et al. (2022), Model soups: averaging weights of multiple fine-tuned models
-   improves accuracy without increasing inference time, arXiv:2203.05482.
 """
 
 from __future__ import annotations
@@ -34,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_unet.models.model import Model
 from napari_unet.runs.crops import Crops
 from napari_unet.runs.evaluate import Part
 from napari_unet.runs.held_out import objects_in
@@ -48,6 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unet.models.model import Model
     from napari_unet.network.build import Network
     from napari_unet.runs.held_out import Split
     from napari_unet.runs.samples import Plane
@@ -55,12 +47,12 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-CHECK_SHARE = 1 / 3  # of the budget, for each check
+CHECK_SHARE = 0.4  # of the budget
 LARGEST_SEED = 2**32
 
 
 class Rounds:
-    """Where a training is: which round, what it learns from, and what the checks gave.
+    """Where a training is: in which round, what it learns from, and what the check gave.
 
     Parameters
     ----------
@@ -71,22 +63,22 @@ class Rounds:
     planes : sequence of Plane
         What was vouched for.
     split : Split
-        What the checks keep aside.
+        What the check keeps aside.
     crop_px : int
         Side of the crops of the last round, in pixels.
 
     Attributes
     ----------
-    number : int
-        Of the round, from 0; the last one follows the checks.
+    is_check : bool
+        Whether something is kept aside now.
     learner : Learner
         Of this round.
     crops : Crops
         Likewise.
-    before : list of list of Part
-        For each check, what the model gives in the part it keeps aside; none until it was judged.
-    found : list of list of Part
-        For each check that is over, what its model gives in the part it kept aside.
+    before : list of Part
+        What the model gives in the part that is kept aside; none until it was judged.
+    found : list of Part
+        What the check has learned gives there; none until the check is over.
 
     Raises
     ------
@@ -106,30 +98,24 @@ class Rounds:
     ) -> None:
         self._model, self._settings = model, settings
         self._planes, self._split, self._crop_px = planes, split, crop_px
-        self._weights: list[dict[str, torch.Tensor]] = []
+        self.before: list[Part] = []
+        self.found: list[Part] = []
+        self.is_check = split.is_judged
         self._steps_before = 0
-        self.before: list[list[Part]] = []
-        self.found: list[list[Part]] = []
-        self.number = 0
-        self._lock = threading.Lock()  # held between two rounds
-        self._open()
+        self._lock = threading.Lock()  # held between the rounds
+        self._open(model)
         self.learner.begin(self.crops)
 
     @property
     def steps(self) -> int:
-        """Steps taken, in all rounds."""
+        """Steps taken, in both rounds."""
         return self._steps_before + self.learner.steps
-
-    @property
-    def is_check(self) -> bool:
-        """Whether something is kept aside now."""
-        return self.number < len(self._split.checks)
 
     @property
     def held_out(self) -> tuple[Mask, ...]:
         """Of each plane, the pixels that are kept aside now."""
         if self.is_check:
-            return self._split.checks[self.number]
+            return self._split.masks
         return tuple(np.zeros(plane.truth.shape, bool) for plane in self._planes)
 
     @property
@@ -150,35 +136,31 @@ class Rounds:
         float
             1 where the round is over.
         """
-        start = self.number * CHECK_SHARE
-        stop = start + CHECK_SHARE if self.is_check else 1.0
+        start = CHECK_SHARE if self._split.is_judged and not self.is_check else 0.0
+        stop = CHECK_SHARE if self.is_check else 1.0
         return min(1.0, max(0.0, (of_budget - start) / (stop - start)))
 
     def close_check(self, parts: list[Part]) -> None:
-        """End a check, and open the next round.
+        """End the check, and learn from everything from here on.
 
         Parameters
         ----------
         parts : list of Part
-            What its model gives in the part it kept aside.
+            What was learned so far gives in the part that was kept aside.
         """
         with self._lock:
-            self._weights.append(_copied(self.learner.model.net))
-            self.found.append(parts)
-            self._steps_before += self.learner.steps
-            self.number += 1
-            self._open()
-            if self.is_check:  # else it begins with what the checks have found
-                self.learner.begin(self.crops)
+            self.found, self.is_check = parts, False
+            self._steps_before = self.learner.steps
+            self._open(self.learner.model)
 
     def result(self) -> Network:
         """Return what was learned so far, as a network like the one that was given."""
-        if self.is_check and self._weights:  # the second check is not over: the first one's
-            return self._with(self._weights[0])
         learned, share = self.learner.result(), self.new_share
         if share == 1:  # nothing of the old ones
             return learned
-        return self._with(mixed(_copied(self._model.net), learned.state_dict(), share))
+        net = copy.deepcopy(self._model.net)
+        net.load_state_dict(mixed(_copied(self._model.net), learned.state_dict(), share))
+        return net.requires_grad_(True).eval()
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return all that is needed to go on, once the step at hand is taken.
@@ -191,7 +173,17 @@ class Rounds:
             Plain values for JSON.
         """
         with self._lock:
-            return self._state()
+            tensors, values = self.learner.state()
+            tensors = {f"learner.{key}": tensor for key, tensor in tensors.items()}
+            for title, parts in (("before", self.before), ("found", self.found)):
+                for number, part in enumerate(parts):
+                    probability = np.ascontiguousarray(part.probability)
+                    tensors[f"{title}.{number}"] = torch.from_numpy(probability)
+            return tensors, {
+                "is_check": self.is_check,
+                "steps_before": self._steps_before,
+                "learner": values,
+            }
 
     def restore(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Go on from a state that a training of the same model and settings has given.
@@ -210,46 +202,18 @@ class Rounds:
         for key, tensor in tensors.items():
             title, _, name = key.partition(".")
             groups.setdefault(title, {})[name] = tensor
-        self.number, self._steps_before = int(values["round"]), int(values["steps_before"])
-        self._weights = [groups[f"check {number}"] for number in range(self.number)]
-        self.before = [
-            self._parts(number, groups[f"before {number}"])
-            for number in range(len(self._split.checks))
-        ]
-        self.found = [
-            self._parts(number, groups[f"found {number}"]) for number in range(self.number)
-        ]
-        self._open()
+        self.is_check = bool(values["is_check"])
+        self._steps_before = int(values["steps_before"])
+        if self._split.is_judged:
+            self.before = self._parts(groups["before"])
+            self.found = [] if self.is_check else self._parts(groups["found"])
+        self._open(self._model)
         self.learner.restore(groups["learner"], values["learner"])
 
-    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """See :meth:`state`."""
-        tensors, values = self.learner.state()
-        tensors = {f"learner.{key}": tensor for key, tensor in tensors.items()}
-        for number, weights in enumerate(self._weights):
-            tensors |= {f"check {number}.{key}": value for key, value in weights.items()}
-        for title, checks in (("before", self.before), ("found", self.found)):
-            for number, parts in enumerate(checks):
-                tensors |= {
-                    f"{title} {number}.{at}": torch.from_numpy(
-                        np.ascontiguousarray(part.probability)
-                    )
-                    for at, part in enumerate(parts)
-                }
-        return tensors, {
-            "round": self.number,
-            "steps_before": self._steps_before,
-            "learner": values,
-        }
-
-    def _open(self) -> None:
-        """Make what the round at hand needs."""
-        start = self._model
-        if self._weights and not self.is_check:
-            one, other = self._weights
-            start = Model(self._with(mixed(one, other, 0.5)), self._model.card)
-        seed = (self._settings.seed + self.number) % LARGEST_SEED
-        self.learner = Learner(start, self._settings.replace(seed=seed))
+    def _open(self, start: Model) -> None:
+        """Make what the round at hand needs, from where it starts."""
+        seed = self._settings.seed if self.is_check else self._settings.seed + 1
+        self.learner = Learner(start, self._settings.replace(seed=seed % LARGEST_SEED))
         self.crops = Crops(
             self._planes,
             self.held_out,
@@ -266,17 +230,11 @@ class Rounds:
         truths, masks = zip(*[(p.truth, p.vouched) for p in self._planes], strict=True)
         return count_places(truths, masks, semantic=True)
 
-    def _with(self, weights: dict[str, torch.Tensor]) -> Network:
-        """Return a network like the given one, with other weights."""
-        net = copy.deepcopy(self._model.net)
-        net.load_state_dict(weights)
-        return net.requires_grad_(True).eval()
-
-    def _parts(self, number: int, tensors: dict[str, torch.Tensor]) -> list[Part]:
-        """Join what a check gave with the truth about it."""
+    def _parts(self, tensors: dict[str, torch.Tensor]) -> list[Part]:
+        """Join what was found with the truth about it."""
         net = self._model.net
         parts: list[Part] = []
-        for plane, mask in zip(self._planes, self._split.checks[number], strict=True):
+        for plane, mask in zip(self._planes, self._split.masks, strict=True):
             if mask.any():
                 area = grown_box(mask, net.halo, net.stride)
                 probability = tensors[str(len(parts))].numpy()

@@ -1,15 +1,13 @@
 """At which probability an object begins: fitted on what networks had never seen.
 
 A network that has learned from few labels gives probabilities that are too high or too low on
-other images, and an object may be lost for the threshold alone. The checks of a training
-(:mod:`napari_unet.runs.rounds`) have looked at labels that did not teach them. Each of them alone
-errs in its own way, and often the two in opposite ways: what is high in the one half, which the
-first has learned, seems low beside the other. So the threshold is fitted on what they gave
-together, as the network that comes out begins with the mean of their weights. It goes half of the
-way to the one that would have been best, if that is as good, too: a peak far away is luck. Of
-those that are as good on the checks a higher one is taken for the best: what comes out has learned
-more than they have and is surer of objects, so that on images it has not seen gaps between them
-close first. That reason alone carries no threshold beyond 0.7, however often one learns.
+other images, and an object may be lost for the threshold alone. The check of a training
+(:mod:`napari_unet.runs.rounds`) has looked at labels that did not teach it, and the network that
+comes out begins with its weights. So the threshold is fitted on what the check gave there. It goes
+half of the way to the one that would have been best, if that is as good, too: a peak far away is
+luck. Of those that are as good in the check a higher one is taken for the best: what comes out has
+learned more and is surer of objects, so that on images it has not seen gaps between them close
+first. That reason alone carries no threshold beyond 0.7, however often one learns.
 
 The verdict is not judged on what the threshold was chosen by: whether the gain may be luck is asked
 place by place (:mod:`napari_unet.runs.places`), and a fifth of the places at a time is seen with
@@ -72,14 +70,14 @@ def fit_threshold(usual: float, tried: Tried) -> float:
 def score_fitted(
     card: Card, parts: Sequence[Part], segment: SegmentSettings
 ) -> tuple[Scores, float]:
-    """Fit the threshold on what the checks gave, and score it.
+    """Fit the threshold on what the check gave, and score it.
 
     Parameters
     ----------
     card : Card
-        Of their models; of objects, not of classes.
+        Of its model; of objects, not of classes.
     parts : sequence of Part
-        What they gave where they had not learned, and the truth.
+        What it gave where it had not learned, and the truth.
     segment : SegmentSettings
         How objects were found so far; their threshold is tried, too.
 
