@@ -101,6 +101,19 @@ def blobs() -> Blobs:
 
 
 @pytest.fixture
+def wide_blobs(blobs: Blobs) -> Blobs:
+    """Return the discs twice, side by side: enough for a training to keep some aside."""
+    import numpy as np
+
+    mirrored = blobs.labels[:, ::-1]
+    others = np.where(mirrored, mirrored + blobs.labels.max(), 0)
+    return Blobs(
+        np.concatenate([blobs.image, blobs.image[:, ::-1]], axis=1),
+        np.concatenate([blobs.labels, others], axis=1),
+    )
+
+
+@pytest.fixture
 def run_to_end() -> Callable[[Generator[Any, None, Any]], tuple[list[Any], Any]]:
     """Return a function that drives a job to its end: (what it reported, its result)."""
 

@@ -43,15 +43,17 @@ def model() -> Model:
 
 
 @pytest.fixture
-def sample(blobs) -> Sample:
-    changed = np.zeros(blobs.labels.shape, bool)
+def sample(wide_blobs) -> Sample:
+    changed = np.zeros(wide_blobs.labels.shape, bool)
     changed[:40, :40] = True
-    return Sample(blobs.image[np.newaxis], blobs.labels, None, changed)
+    return Sample(wide_blobs.image[np.newaxis], wide_blobs.labels, None, changed)
 
 
 @pytest.fixture
 def unbroken(model, sample):
-    return finetune(model, [sample], SETTINGS)
+    result = finetune(model, [sample], SETTINGS)
+    assert result.before is not None, "both rounds are there"
+    return result
 
 
 def weights(model: Model) -> dict[str, torch.Tensor]:
@@ -108,7 +110,7 @@ def test_what_a_run_learns_does_not_hang_on_whether_it_is_kept(model, sample, un
 
 @pytest.mark.parametrize("lost", ["_generator", "_random", "_optimizer", "_average"])
 def test_each_part_of_the_state_matters(model, sample, unbroken, tmp_path, monkeypatch, lost):
-    stopped_after(model, sample, tmp_path / "a", 5)  # in the middle of a round
+    stopped_after(model, sample, tmp_path / "a", 3)  # in the middle of a round
     real = Learner.restore
 
     def forgetful(self, *state):

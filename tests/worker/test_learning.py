@@ -44,11 +44,11 @@ def model_path(tmp_path, tiny_unet):
 
 
 @pytest.fixture
-def finetune(tmp_path, model_path, blobs):
+def finetune(tmp_path, model_path, wide_blobs):
     """Return a function that begins a training; a stop may be given."""
 
     def begin(training, stop=None):
-        arrays = {"a": blobs.image, "b": blobs.labels, "c": np.ones(blobs.labels.shape, bool)}
+        arrays = {"a": wide_blobs.image, "b": wide_blobs.labels, "c": np.ones(wide_blobs.labels.shape, bool)}
         folder = tmp_path / "call"
         folder.mkdir(exist_ok=True)
         return jobs.finetune(
