@@ -48,7 +48,8 @@ def finetune(tmp_path, model_path, wide_blobs):
     """Return a function that begins a training; a stop may be given."""
 
     def begin(training, stop=None):
-        arrays = {"a": wide_blobs.image, "b": wide_blobs.labels, "c": np.ones(wide_blobs.labels.shape, bool)}
+        image, labels = wide_blobs.image, wide_blobs.labels
+        arrays = {"a": image, "b": labels, "c": np.ones(labels.shape, bool)}
         folder = tmp_path / "call"
         folder.mkdir(exist_ok=True)
         return jobs.finetune(
