@@ -48,6 +48,9 @@ from peers import PEERS, Peers, import_peers
 from slices import Figures, Slice
 
 from napari_unet import SegmentSettings, predict
+from napari_unet.errors import DeviceError
+from napari_unet.network.devices import choose_dtype
+from napari_unet.settings import Precision
 
 SIZES = {"light-bn": (2048, 4096), "same-bn": (1024,), "nuclei": (2048,)}
 OTHER_SIZES, QUICK_SIZES = (2048,), (512,)
@@ -183,10 +186,9 @@ class Comparison:
         settings = SegmentSettings(device=self._device.type)
         other = settings.replace(precision="float32" if self._device.type == "cuda" else "half")
         engine = partial(predict, self.model, self._image, "CYX")
-        variants: dict[str, Variant] = {
-            ENGINE: partial(engine, settings),
-            f"{ENGINE}, {other.precision}": partial(engine, other),
-        }
+        variants: dict[str, Variant] = {ENGINE: partial(engine, settings)}
+        if _has(other.precision, self._device):
+            variants[f"{ENGINE}, {other.precision}"] = partial(engine, other)
         for autocast, peers in self._peers.items():
             suffix = _suffix(autocast)
             variants[WHOLE + suffix] = partial(peers.whole, tensor)
@@ -386,6 +388,15 @@ def main() -> None:
     if left.is_over:
         print("\nThe time was over before all was measured. Call it again to go on.")
     write_json(options.json, machine=where, allocator=options.allocator, tables=tables)
+
+
+def _has(precision: Precision, device: torch.device) -> bool:
+    """Tell whether a processor computes in a precision."""
+    try:
+        choose_dtype(precision, device)
+    except DeviceError:
+        return False
+    return True
 
 
 def _suffix(autocast: bool) -> str:
