@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -50,7 +50,9 @@ from slices import Figures, Slice
 from napari_unet import SegmentSettings, predict
 from napari_unet.errors import DeviceError
 from napari_unet.network.devices import choose_dtype
-from napari_unet.settings import Precision
+
+if TYPE_CHECKING:
+    from napari_unet.settings import Precision
 
 SIZES = {"light-bn": (2048, 4096), "same-bn": (1024,), "nuclei": (2048,)}
 OTHER_SIZES, QUICK_SIZES = (2048,), (512,)
