@@ -30,9 +30,8 @@ WAITING = (LOOKS, "OMP_WAIT_POLICY")
 def wait_with_the_system() -> None:
     """Let threads that wait give their processors to others almost at once.
 
-    To be called before torch is imported. What the person has set in the environment stays.
-    Measured on two processors: a training step costs 5 % more on a quiet machine; beside another
-    program with two threads a training of 30 s takes 19 steps instead of none.
+    To be called before torch is imported. What the person has set in the environment stays. What
+    it costs and gives is measured by ``benchmarks/busy.py``.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ[LOOKS] = FEW
