@@ -1,6 +1,6 @@
 """How many steps a training takes beside a program that uses every processor.
 
-The same training for the same seconds, each in a process of its own as the dock starts it (nice 5),
+The same training for the same seconds, each in a process of its own as the dock starts it (nice),
 alone and beside a program that computes with as many threads as there are processors: once with
 OpenMP's own way to wait, once with ours (``napari_unet.network.threads.wait_with_the_system``).
 """
@@ -14,8 +14,10 @@ import sys
 
 from common import common_options, machine, markdown, write_json
 
+from napari_unet.network.threads import FEW, LOOKS
+from napari_unet.worker.__main__ import NICENESS
+
 SECONDS, RUNS = 30.0, 3
-NICENESS = 5
 TRAIN = f"""
 import os, sys
 os.nice({NICENESS})
@@ -36,7 +38,7 @@ net = torch.nn.Sequential(*[torch.nn.Conv2d(32, 32, 3, padding=1) for _ in range
 while True:
     net(torch.ones(4, 32, 128, 128)).sum().backward()
 """
-WAYS = {"OpenMP's own": {}, "ours": {"GOMP_SPINCOUNT": "1000"}}
+WAYS = {"OpenMP's own": {}, "ours": {LOOKS: FEW}}
 
 
 def count_steps(seconds: float, threads: int, waits: dict[str, str]) -> int:

@@ -8,7 +8,7 @@ first; it comes back by itself when it is needed.
 
 How long threads look before they wait is a matter of milliseconds by default: as long as another
 program has the processor of one, all others burn theirs, and a training beside a busy program
-hardly moves. Some microseconds are as good on a quiet machine and much better on a busy one.
+hardly moves. Some microseconds cost little on a quiet machine and are much better on a busy one.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from functools import cache
 from pathlib import Path
 
 HARD_PAUSE = 2  # omp_pause_hard: all of the team's resources are given back
-
-
-LOOKS = "GOMP_SPINCOUNT"
-FEW = "1000"
-WAITING = (LOOKS, "OMP_WAIT_POLICY")
+LOOKS = "GOMP_SPINCOUNT"  # how often GNU's OpenMP looks for work before a thread waits
+FEW = "1000"  # some microseconds; by default it is milliseconds
+WAITING = (LOOKS, "OMP_WAIT_POLICY")  # what tells OpenMP how to wait
 
 
 def wait_with_the_system() -> None:
     """Let threads that wait give their processors to others almost at once.
 
-    To be called before torch is imported. What the person has set in the environment stays. What
-    it costs and gives is measured by ``benchmarks/busy.py``.
+    To be called before torch is imported, or it has no effect. What the person has set in the
+    environment stays. What it costs and gives is measured by ``benchmarks/busy.py``.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ[LOOKS] = FEW

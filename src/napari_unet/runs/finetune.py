@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from napari_unet.runs.samples import Plane, Sample
     from napari_unet.runs.verdict import Outcome
 
-FEW_STEPS = 60
+FEW_STEPS = 60  # of all rounds: a budget in seconds that bought fewer says so
 
 
 @dataclass(frozen=True, eq=False)
