@@ -19,7 +19,7 @@ from napari_unet.runs import finetune as module
 from napari_unet.runs import learner, schedule
 from napari_unet.runs.crops import Sample
 from napari_unet.runs.finetune import FEW_STEPS, finetune, finetune_steps
-from napari_unet.runs.progress import Note, StepDone
+from napari_unet.runs.progress import JudgedBefore, Note, StepDone
 from napari_unet.runs.report import read_report, write_report
 from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.schedule import WARM_UP, learning_rate
@@ -119,6 +119,22 @@ def test_a_model_of_bright_objects_learns_dark_ones_from_one_box(bright_model):
     assert losses[-1] < losses[0]
 
 
+def test_labels_that_were_moved_are_told_before_the_first_step_and_in_the_verdict(model):
+    right = box_sample(3, size=(160, 320))
+    moved = np.where(right.labelled, np.roll(right.labels, (5, 5), (0, 1)), 0)
+    told = []
+    result = finetune(
+        model, [Sample(right.image, moved, right.labelled)], FAST, progress=told.append
+    )
+    (misfit,) = result.report["misfits"]
+    assert "5 px up and 5 px left" in misfit["reason"]
+    assert misfit["reason"] in result.verdict
+    assert not result.accepted
+    (at,) = (n for n, e in enumerate(told) if isinstance(e, Note) and misfit["reason"] in e.text)
+    assert at < min(n for n, event in enumerate(told) if isinstance(event, StepDone))
+    assert finetune(model, [right], FAST).report["misfits"] == []
+
+
 @pytest.mark.slow
 def test_a_model_that_is_right_already_is_not_made_worse(bright_model):
     settings = FAST.replace(steps=30, crop_px=64)
@@ -195,6 +211,9 @@ def test_what_comes_out_goes_on_from_the_check(model, monkeypatch):
     assert held["held_out_px"][0] > 0.2 * 112 * 224
     scores = result.before
     assert scores.tp + scores.fn == pytest.approx(held["objects"], abs=2)
+    (at,) = (number for number, event in enumerate(told) if isinstance(event, JudgedBefore))
+    assert told[at].held_out == scores.main
+    assert not any(isinstance(event, StepDone) for event in told[:at])
     points = [event for event in told if isinstance(event, StepDone)]
     assert all(event.step <= steps for event in points if event.held_out is not None)
 

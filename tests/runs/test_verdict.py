@@ -108,3 +108,21 @@ def test_the_numbers_of_the_verdict_can_be_reported():
     assert found["interval"][0] < found["gain"] < found["interval"][1]
     assert 0 < found["chance"] <= 1 / 30
     assert found["places"] == 25
+
+
+def test_no_gain_counts_where_the_labels_cannot_be_right():
+    new = scores(43, 50, 2)
+    verdict = compare(OLD, new, ["The labels around (y 5, x 6) are moved."])
+    assert verdict.outcome == "cannot judge"
+    assert "43 of 50 objects found" in verdict.text
+    assert (
+        "But the labels cannot be trusted. The labels around (y 5, x 6) are moved." in verdict.text
+    )
+    assert "stays in use. Look at the labels" in verdict.text
+    assert verdict.evidence == compare(OLD, new).evidence
+    several = compare(OLD, new, ["One.", "Two.", "Three."]).text
+    assert "One. (2 more like this.)" in several
+    for before, after, outcome in ((new, OLD, "not better"), (None, None, "cannot judge")):
+        verdict = compare(before, after, ["So it is."])
+        assert verdict.outcome == outcome
+        assert verdict.text.endswith("So it is.")

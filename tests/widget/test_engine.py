@@ -207,8 +207,9 @@ def test_stop_ends_a_training_with_its_result(engine, qtbot):
     name, result = diary.outcome(qtbot)
     assert name == "done"
     assert 0 < result["step"] < 1000
-    note, step = diary.progress[:2]
+    note, before, step = diary.progress[:3]
     assert (note.kind, note.text) == ("note", "A smaller tile is used.")
+    assert (before.kind, before.held_out) == ("before", 0.25)
     assert (step.kind, step.step, step.loss, step.held_out) == ("step", 1, 1.0, 0.5)
 
 

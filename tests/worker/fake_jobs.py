@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from napari_unet.errors import ImageError
-from napari_unet.runs.progress import Note, StepDone, TileDone
+from napari_unet.runs.progress import JudgedBefore, Note, StepDone, TileDone
 
 _KINDS = {
     kind.__name__: kind
@@ -52,6 +52,7 @@ def tiles(call, *, total, pause=0.0):
 
 def train(call, *, steps):
     yield Note("A smaller tile is used.")
+    yield JudgedBefore(0.25)
     step = 0
     while step < steps and not call.is_stopped():
         step += 1

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.runs.progress import Note, Progress, StepDone, TileDone
+from napari_unet.runs.progress import JudgedBefore, Note, Progress, StepDone, TileDone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,6 +136,8 @@ def _progress_line(event: Progress) -> str:
     """Say a progress in one line."""
     if isinstance(event, TileDone) and event.total:
         return f"{_bar(event.done / event.total)} tile {event.done} of {event.total}"
+    if isinstance(event, JudgedBefore):
+        return f"before: held-out {event.held_out:.3f}"
     if isinstance(event, StepDone):
         held_out = "" if event.held_out is None else f", held-out {event.held_out:.3f}"
         return (

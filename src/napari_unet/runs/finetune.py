@@ -2,7 +2,8 @@
 
 The run reads from top to bottom in :func:`finetune_steps`:
 
-1. What was vouched for becomes planes; parts are kept aside (:mod:`napari_unet.runs.held_out`).
+1. What was vouched for becomes planes; labels that cannot be right are told
+   (:mod:`napari_unet.runs.misfits`); parts are kept aside (:mod:`napari_unet.runs.held_out`).
 2. The model as it is, is judged on them, the way it is used.
 3. A copy learns from crops of the rest: AdamW, a warm-up and then a cosine over the budget, in
    time or in steps. Batch norm goes over to the new images first, as far as they show that it
@@ -24,7 +25,7 @@ killed goes on where it was (:mod:`napari_unet.runs.checkpoint`), to the same re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ from napari_unet.runs.background import Background
 from napari_unet.runs.checkpoint import Checkpoint, identify
 from napari_unet.runs.evaluate import look_steps, score
 from napari_unet.runs.held_out import hold_out, objects_in
-from napari_unet.runs.progress import Job, Note, StepDone, as_question, drive
+from napari_unet.runs.misfits import find_misfits
+from napari_unet.runs.progress import Job, JudgedBefore, Note, StepDone, as_question, drive
 from napari_unet.runs.report import versions
 from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.samples import check_samples, prepare_plane, remarks_on
@@ -44,7 +46,8 @@ from napari_unet.runs.schedule import Budget
 from napari_unet.runs.smallest import fit_smallest
 from napari_unet.runs.team import Team
 from napari_unet.runs.thresholds import score_fitted, with_threshold
-from napari_unet.runs.verdict import compare
+from napari_unet.runs.verdict import LOOK, compare
+from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from napari_unet.network.build import Network
     from napari_unet.runs.evaluate import Scores
     from napari_unet.runs.held_out import Split
+    from napari_unet.runs.misfits import Misfit
     from napari_unet.runs.progress import Cancel, Progress
     from napari_unet.runs.samples import Plane, Sample
     from napari_unet.runs.verdict import Outcome
@@ -167,7 +171,8 @@ def finetune_steps(
     Yields
     ------
     Progress
-        StepDone a few times a second, with the held-out score about ten times in a run; Notes
+        JudgedBefore once, if something is kept aside; StepDone a few times a second, with the
+        held-out score about ten times in a run; Notes
         about what the person should know; a plain Progress wherever else the job can be
         cancelled.
     """
@@ -196,6 +201,12 @@ def finetune_steps(
 
         # 1. From samples to crops
         planes = yield from _prepare_all(background, model, samples, settings, segment)
+        misfits: list[Misfit] = []
+        if model.card.labels == "instance":
+            zoom = choose_zoom(model.card, segment)
+            misfits = yield from background.run(find_misfits, planes, zoom)
+        for misfit in misfits:
+            yield Note(f"{misfit.told(len(planes))} {LOOK}")
         split = yield from background.run(
             hold_out,
             planes,
@@ -229,8 +240,12 @@ def finetune_steps(
 
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
-        if split.is_judged and not rounds.before:
-            rounds.before = yield from look_steps(model, planes, split.masks, segment)
+        before = after = None
+        if split.is_judged:
+            if not rounds.before:
+                rounds.before = yield from look_steps(model, planes, split.masks, segment)
+            before = yield from background.run(score, model.card, rounds.before, segment)
+            yield JudgedBefore(before.main)
 
         # 3. Learn
         if rounds.steps:
@@ -258,12 +273,10 @@ def finetune_steps(
             yield from background.run(kept.save, rounds, budget, curve)
 
         # 4. After
-        before = after = None
         if split.is_judged:
             found = rounds.found
             if rounds.is_check:  # stopped in it
                 found = yield from look_steps(rounds.learner.model, planes, split.masks, segment)
-            before = yield from background.run(score, model.card, rounds.before, segment)
             if fits:
                 fitting = background.run(score_fitted, model.card, found, looked_at)
                 after, threshold = yield from fitting
@@ -272,7 +285,7 @@ def finetune_steps(
                 after = yield from background.run(score, model.card, found, segment)
     if kept is not None and not goes_on:
         kept.remove()
-    verdict = compare(before, after)
+    verdict = compare(before, after, [misfit.told(len(planes)) for misfit in misfits])
     taught = _describe_samples(planes)
     learned = Learned(
         parent=model.card.name,
@@ -306,6 +319,7 @@ def finetune_steps(
             "after": looked_at.instances.model_dump(mode="json"),
         },
         "samples": taught,
+        "misfits": [asdict(misfit) for misfit in misfits],
         "held_out": _describe_split(planes, split),
         "training": {
             "steps": rounds.steps,

@@ -47,6 +47,16 @@ class StepDone(Progress):
 
 
 @dataclass(frozen=True)
+class JudgedBefore(Progress):
+    """The model as it is has the score ``held_out`` (0..1) on what is kept aside.
+
+    Told before the first step, so that the scores of the steps have something to be held against.
+    """
+
+    held_out: float
+
+
+@dataclass(frozen=True)
 class LabelsDone(Progress):
     """The labels of a part of the image can be looked at, while the rest is being computed.
 

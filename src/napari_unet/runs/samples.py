@@ -65,6 +65,8 @@ class Plane:
     """Shape (Y, X): where the person corrected something."""
     cut: Mask
     """Shape (Y, X): vouched objects of unknown extent; they are no example to learn from."""
+    origin: tuple[int, int] = (0, 0)
+    """Its first pixel (Y, X) in the whole plane, at the size the network sees."""
 
 
 def check_samples(samples: Sequence[Sample], card: Card) -> None:
@@ -207,6 +209,7 @@ def prepare_plane(
         vouched[area],
         changed[area],
         cut[area],
+        (area[0].start, area[1].start),
     )
 
 

@@ -6,17 +6,20 @@ finds them as well, it is better if its outlines fit better (pixel IoU) than cha
 than once in 100 times. Classes are judged by their IoU alone, at once in 30.
 
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
-be real; the old model stays in use all the same, until more labels can tell.
+be real; the old model stays in use all the same, until more labels can tell. And no gain counts
+where the checked labels themselves cannot be right (:mod:`napari_unet.runs.misfits`).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unet.runs.places import measure_difference
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_unet.runs.evaluate import Scores
     from napari_unet.runs.places import Difference, Tally
 
@@ -29,6 +32,7 @@ LARGEST_IOU_LOSS = 0.05  # that finding more objects may cost
 LEAST_PLACES = 5  # of fewer, chance can give all to one model more often than MOST_CHANCE
 
 STAYS = "The old model stays in use."
+LOOK = "Look at the labels of this region again, then retrain."
 NEXT = "Check one more region where it errs, then retrain."
 TOO_FEW = (
     "Too few labels to judge: mark one more region. The new model is there to be tried; until "
@@ -49,19 +53,34 @@ class Verdict:
     alone gives it, the places with something to judge, and those where the models differ."""
 
 
-def compare(before: Scores | None, after: Scores | None) -> Verdict:
+def compare(before: Scores | None, after: Scores | None, misfits: Sequence[str] = ()) -> Verdict:
     """Decide whether a new model is taken.
 
     Parameters
     ----------
     before, after : Scores or None
         Of the old and the new model on the same held-out labels; None if there were none.
+    misfits : sequence of str
+        What cannot be right about the checked labels, each in a sentence.
 
     Returns
     -------
     Verdict
         By the rule of this module.
     """
+    verdict = _compare(before, after)
+    if not misfits:
+        return verdict
+    others = len(misfits) - 1
+    wrong = f"{misfits[0]} ({others} more like this.)" if others else misfits[0]
+    if verdict.outcome != "better":
+        return replace(verdict, text=f"{verdict.text} {wrong}")
+    text = f"{verdict.text} But the labels cannot be trusted. {wrong} {STAYS} {LOOK}"
+    return replace(verdict, outcome="cannot judge", text=text)
+
+
+def _compare(before: Scores | None, after: Scores | None) -> Verdict:
+    """Decide as if all labels were right."""
     if before is None or after is None:
         return Verdict("cannot judge", TOO_FEW, {})
     pixels = _difference(before.pixels, after.pixels)

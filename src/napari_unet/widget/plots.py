@@ -20,8 +20,8 @@ class LearningCurve(QWidget):
     """Loss and held-out score over the used part of the budget.
 
     The loss (orange) is drawn from its own smallest to largest value, thin as it is and thick on
-    average; the score (blue) from 0 to 1, with a dashed line where it began. The captions above
-    name the latest values, the one below the time left.
+    average; the score (blue) from 0 to 1, with a dashed line where the model before stands. The
+    captions above name the latest values, the one below the time left.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -29,10 +29,11 @@ class LearningCurve(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
             "Orange: the loss on what is learned from. Blue: the score on held-out labels, "
-            "0 at the foot and 1 at the top; dashed where it began."
+            "0 at the foot and 1 at the top; dashed where the model before stands."
         )
         self.loss: Points = []
         self.score: Points = []
+        self.before: float | None = None
         self._seconds_left: float | None = None
 
     def sizeHint(self) -> QSize:
@@ -41,8 +42,13 @@ class LearningCurve(QWidget):
 
     def clear(self) -> None:
         """Forget both curves."""
-        self.loss, self.score = [], []
+        self.loss, self.score, self.before = [], [], None
         self._seconds_left = None
+        self.update()
+
+    def begin(self, before: float) -> None:
+        """Take the score (0..1) of the model before: the score of the new one begins there."""
+        self.before = before
         self.update()
 
     def add(self, fraction: float, loss: float | None, score: float | None) -> None:
@@ -101,16 +107,20 @@ class LearningCurve(QWidget):
         self._caption(painter, plot, f"loss {smooth[-1][1]:.3f}", Qt.AlignmentFlag.AlignLeft)
 
     def _draw_score(self, painter: QPainter, plot: QRectF) -> None:
+        if self.before is not None:
+            (start,) = _placed(plot, [(0.0, self.before)], 0.0, 1.0)
+            painter.setPen(QPen(_faint(SCORE_COLOR, 160), 1, Qt.PenStyle.DashLine))
+            painter.drawLine(start, QPointF(plot.right(), start.y()))
         if not self.score:
             return
         line = _placed(plot, self.score, 0.0, 1.0)
-        painter.setPen(QPen(_faint(SCORE_COLOR, 160), 1, Qt.PenStyle.DashLine))
-        painter.drawLine(QPointF(plot.left(), line[0].y()), QPointF(plot.right(), line[0].y()))
         painter.setPen(QPen(SCORE_COLOR, 2))
         painter.drawPolyline(QPolygonF(line))
         for point in line:
             painter.drawEllipse(point, 2, 2)
         latest = f"held-out score {self.score[-1][1]:.2f}"
+        if self.before is not None:
+            latest += f", before {self.before:.2f}"
         self._caption(painter, plot, latest, Qt.AlignmentFlag.AlignRight)
 
     def _caption(self, painter: QPainter, plot: QRectF, text: str, side: Qt.AlignmentFlag) -> None:

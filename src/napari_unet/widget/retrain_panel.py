@@ -264,7 +264,9 @@ class RetrainPanel:
             self._session.tell("Stopping; what was learned so far is being judged…")
 
     def _on_progress(self, progress: Any) -> None:
-        if progress.kind == "step":
+        if progress.kind == "before":
+            self.curve.begin(progress.held_out)
+        elif progress.kind == "step":
             self.curve.add(progress.fraction, progress.loss, progress.held_out)
             self.curve.tell_time_left(progress.seconds_left)
 

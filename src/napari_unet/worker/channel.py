@@ -8,7 +8,7 @@ import time
 from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_unet.runs.progress import LabelsDone, Note, Progress, StepDone, TileDone
+from napari_unet.runs.progress import JudgedBefore, LabelsDone, Note, Progress, StepDone, TileDone
 from napari_unet.worker import protocol
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Reporter:
         is_soon = passed - self._last < SHORTEST_PAUSE_S
         if isinstance(progress, Note):
             self._send("note", text=progress.text)
+        elif isinstance(progress, JudgedBefore):
+            self._send("before", held_out=progress.held_out)
         elif isinstance(progress, LabelsDone):
             self._send("labels", labels=self._labels, **vars(progress))
         elif isinstance(progress, TileDone) and not (is_soon and progress.done < progress.total):

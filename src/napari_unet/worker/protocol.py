@@ -86,13 +86,14 @@ class Progress:
 
     Kind "tile": ``done`` of ``total`` tiles are computed. Kind "step": training step ``step`` is
     over, with its mean ``loss`` and, where it was judged, the ``held_out`` score (0..1). Kind
+    "before": the model as it is has the score ``held_out``, told before the first step. Kind
     "labels": the labels of ``region`` can be read in the .npy file ``labels``, the ``largest`` of
     them is given. Kind "note": ``text`` is for the person. ``fraction`` (0..1) and
     ``seconds_left`` are there with tiles and steps as far as they are known.
     """
 
     id: int
-    kind: Literal["tile", "step", "labels", "note"]
+    kind: Literal["tile", "step", "before", "labels", "note"]
     fraction: float | None = None
     seconds_left: float | None = None
     done: int | None = None
