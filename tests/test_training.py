@@ -14,7 +14,7 @@ import torch
 
 from napari_unet.models.card import Card
 from napari_unet.network.unet import UNet
-from napari_unet.settings import Architecture
+from napari_unet.settings import Architecture, InstanceSettings
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Blobs
 
-SCRIPTS = ("train_nuclei", "train_nuclei_histology", "train_em_membranes")
+SCRIPTS = ("train_nuclei", "train_nuclei_histology", "train_em_membranes", "choose_objects")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,31 @@ def test_nuclei_never_learns_from_the_stained_tissue_it_is_tried_on(training):
     stained = set(training.train_nuclei_histology.MODALITIES)
     assert stained == {"purple_on_white", "purple_on_purple"}
     assert not stained & set(training.train_nuclei.MODALITIES)
+
+
+@pytest.mark.parametrize(
+    ("edge", "threshold"),
+    [
+        pytest.param(0.52, 0.5, id="as good from 0.5 on: one half stays"),
+        pytest.param(0.47, 0.45, id="only a lower one finds whole squares"),
+    ],
+)
+def test_the_threshold_leaves_one_half_only_for_a_gain(training, edge, threshold, monkeypatch):
+    truth = np.zeros((64, 64), int)
+    probability = np.full((2, 64, 64), 0.0)
+    for number, (y, x) in enumerate([(4, 4), (4, 36), (36, 4), (36, 36)], start=1):
+        truth[y : y + 20, x : x + 20] = number
+        probability[:, y : y + 20, x : x + 20] = edge
+        probability[:, y + 6 : y + 14, x + 6 : x + 14] = 0.9
+    probability[:, 60:63, 60:63] = 0.9  # a speck of 9 px
+    probability[:, 28:32, 60:64] = 0.9  # and one of 16 px
+    monkeypatch.setattr(training.objects, "predict", lambda *_: probability)
+    model = SimpleNamespace(card=card().replace(instances=InstanceSettings(min_size=1)))
+    plane = training.planes.Plane("squares", "0", probability[:1], truth)
+    chosen = training.objects.choose_instances(model, [plane], (5, 12, 20))
+    assert (chosen.threshold, chosen.min_size) == (threshold, 20)
+    kept = training.objects.choose_instances(model, [plane])
+    assert (kept.threshold, kept.min_size) == (threshold, 1)
 
 
 def test_the_membrane_model_is_judged_on_sections_it_never_saw(training):
