@@ -429,6 +429,12 @@ class FinetuneSettings(Settings):
     grey_values: float = Field(
         0.0, ge=0, le=1, description="Strength of random contrast and brightness changes, 0..1."
     )
+    dimmed: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Share of the crops that are darkened, down to a quarter of their light, 0..1.",
+    )
     changed_crops: float = Field(
         0.4,
         ge=0,

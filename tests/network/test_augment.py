@@ -12,6 +12,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from napari_unet.network.augment import (
+    DIMMEST,
     Changes,
     augment_batch,
     change_grey_values,
@@ -128,7 +129,7 @@ def test_a_turn_and_a_magnification_are_about_the_middle():
 
 
 def test_the_corners_of_a_turned_crop_are_unlabelled_not_background():
-    changes = Changes(None, turned_by(45)[None], None, None)
+    changes = Changes(None, turned_by(45)[None], None, None, None)
     ones = torch.ones(1, 1, 61, 61)
     _, _, weights = changes.apply(ones, ones, ones)
     y, x = torch.meshgrid(*(torch.arange(61.0) - 30,) * 2, indexing="ij")
@@ -254,3 +255,27 @@ def test_unknown_grey_values_do_not_spread():
     one = torch.ones(1, 1, 1, 1)
     for values in augment_batch(one, one, one, generator=seeded()):
         assert torch.isfinite(values).all()
+
+
+def test_some_crops_are_dimmed_all_channels_alike_and_nothing_else_of_them():
+    images, targets, weights = torch.rand(400, 2, 4, 4) + 0.1, torch.rand(400, 1, 4, 4), None
+    weights = torch.ones_like(targets)
+    given = (images, targets, weights)
+    dimmed, *same = augment_batch(*given, **{**OFF, "dimmed": 0.4}, generator=seeded())
+    light = (dimmed / images).flatten(1)
+    assert torch.allclose(light, light[:, :1].expand_as(light), atol=1e-5), "one factor for a crop"
+    is_dimmed = light[:, 0] < 1
+    assert is_dimmed.float().mean() == pytest.approx(0.4, abs=0.08)
+    assert torch.equal(dimmed[~is_dimmed], images[~is_dimmed])
+    assert light.min() >= DIMMEST - 1e-6
+    assert light[is_dimmed, 0].log().mean() == pytest.approx(np.log(DIMMEST) / 2, abs=0.1)
+    assert all(one is other for one, other in zip(same, given[1:], strict=True))
+
+
+def test_a_part_of_a_batch_gets_the_light_meant_for_it():
+    images = torch.ones(6, 1, 4, 4)
+    changes = draw_changes(6, 1, (4, 4), **{**OFF, "dimmed": 0.5}, generator=seeded())
+    whole, *_ = changes.apply(images, images, images)
+    part, *_ = changes.part(slice(2, 5)).apply(*[images[:3]] * 3)
+    assert torch.equal(part, whole[2:5])
+    assert len(whole.flatten(1)[:, 0].unique()) > 2

@@ -203,7 +203,7 @@ def test_what_comes_out_goes_on_from_the_check(model, monkeypatch):
     told = []
     result = finetune(model, [box_sample()], FAST.replace(steps=20), progress=told.append)
     ((steps, end),), (begin,) = ends, begins
-    assert steps == 8
+    assert steps == 13
     assert torch.equal(begin, end)
     assert result.report["training"]["steps"] == 20
     held = result.report["held_out"]
@@ -399,7 +399,8 @@ def test_a_time_budget_ends_and_leaves_time_for_every_round(model, monkeypatch):
     result = finetune(model, [box_sample()], settings, progress=told.append)
     (check,) = rounds
     assert check > 0
-    assert result.report["training"]["steps"] > 2 * check
+    steps = result.report["training"]["steps"]
+    assert 0.5 * steps < check < 0.75 * steps
     assert 3.0 <= result.report["training"]["seconds"] < 3.3
     assert not result.report["training"]["stopped"]
     left = [event.seconds_left for event in told if isinstance(event, StepDone)]

@@ -27,6 +27,7 @@ SETTINGS = FinetuneSettings(
     flips=False,
     elastic_px=0,
     grey_values=0,
+    dimmed=0,
     zoom=1,
     rotation_degrees=0,
 )

@@ -45,6 +45,7 @@ TRAINING_FIELDS = (
     "rotation_degrees",
     "elastic_px",
     "grey_values",
+    "dimmed",
     "changed_crops",
     "seed",
     "precision",

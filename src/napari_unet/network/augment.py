@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor, Tensor]
 
 GRID_NODES = 3  # per axis, as in the paper
+DIMMEST = 0.25  # of the light that a crop has
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,8 @@ class Changes:
     """float32, shape (N, 2, 3, 3): displacement (Y, X) of the nodes of the grid, in pixels."""
     grey: Tensor | None
     """float32, shape (3, N, C, 1, 1): logarithms of contrast and gamma, and brightness."""
+    light: Tensor | None
+    """float32, shape (N, 1, 1, 1): how much of its light each crop keeps."""
 
     def part(self, crops: slice) -> Self:
         """Return what is meant for some of the crops.
@@ -93,6 +96,8 @@ class Changes:
             images, targets, weights = look_up(images, targets, weights, origins)
         if self.grey is not None:
             images = _relit(images, *self.grey.to(device))
+        if self.light is not None:
+            images = images * self.light.to(images)
         return images, targets, weights
 
     def origins(self, size: tuple[int, int], device: torch.device | None = None) -> Tensor | None:
@@ -130,6 +135,7 @@ def draw_changes(
     flips: bool = True,
     elastic_px: float = 10.0,
     grey_values: float = 0.2,
+    dimmed: float = 0.0,
     scale: tuple[float, float] = (1.0, 1.0),
     rotation_degrees: float = 0.0,
     share: float = 1.0,
@@ -151,13 +157,16 @@ def draw_changes(
         Standard deviation of the displacements of the 3 x 3 grid, in pixels; 0 is off.
     grey_values : float
         Strength of the change of contrast, brightness and gamma, 0..1; 0 is off.
+    dimmed : float
+        Share of the crops whose grey values are brought nearer to 0, all channels alike, down to a
+        quarter; drawn evenly on a logarithmic scale. 0..1; 0 is off.
     scale : tuple of float
         Smallest and largest magnification, drawn evenly on a logarithmic scale.
     rotation_degrees : float
         Largest free turn to either side, in degrees; 0 is off.
     share : float
-        Of the crops to which all but the flips is done, 0..1. To look a pixel up between others
-        blurs it a little, and an image in use is not blurred: the other crops stay as sharp.
+        Of the crops to which all but flips and dimming is done, 0..1. To look a pixel up between
+        others blurs it a little, and an image in use is not blurred: the other crops stay as sharp.
     generator : torch.Generator, optional
         Source of the random numbers, on the CPU; the same seed gives the same crops on any
         device.
@@ -167,7 +176,7 @@ def draw_changes(
     Changes
         To be applied to crops of this size.
     """
-    mirrors = matrix = nodes = grey = None
+    mirrors = matrix = nodes = grey = light = None
     if flips:
         mirrors = torch.rand((count, 3), generator=generator) < 0.5
         mirrors[:, 2] &= size[0] == size[1]
@@ -189,7 +198,11 @@ def draw_changes(
     if grey_values > 0:
         grey = _draw_grey(count, channels, grey_values, generator)
         grey *= drawn.view(-1, 1, 1, 1)
-    return Changes(mirrors, matrix, nodes, grey)
+    if dimmed > 0:
+        is_dimmed = torch.rand(count, generator=generator) < dimmed
+        light = (_evenly((count,), math.log(DIMMEST), 0.0, generator) * is_dimmed).exp()
+        light = light.view(-1, 1, 1, 1)
+    return Changes(mirrors, matrix, nodes, grey, light)
 
 
 def augment_batch(
@@ -200,6 +213,7 @@ def augment_batch(
     flips: bool = True,
     elastic_px: float = 10.0,
     grey_values: float = 0.2,
+    dimmed: float = 0.0,
     scale: tuple[float, float] = (1.0, 1.0),
     rotation_degrees: float = 0.0,
     share: float = 1.0,
@@ -211,7 +225,7 @@ def augment_batch(
     ----------
     images, targets, weights : Tensor
         See :meth:`Changes.apply`.
-    flips, elastic_px, grey_values, scale, rotation_degrees, share, generator : object
+    flips, elastic_px, grey_values, dimmed, scale, rotation_degrees, share, generator : object
         See :func:`draw_changes`.
 
     Returns
@@ -226,6 +240,7 @@ def augment_batch(
         flips=flips,
         elastic_px=elastic_px,
         grey_values=grey_values,
+        dimmed=dimmed,
         scale=scale,
         rotation_degrees=rotation_degrees,
         share=share,

@@ -5,10 +5,11 @@ The run reads from top to bottom in :func:`finetune_steps`:
 1. What was vouched for becomes planes; labels that cannot be right are told
    (:mod:`napari_unet.runs.misfits`); parts are kept aside (:mod:`napari_unet.runs.held_out`).
 2. The model as it is, is judged on them, the way it is used.
-3. A copy learns from crops of the rest: AdamW, a warm-up and then a cosine over the budget, in
-   time or in steps. Batch norm goes over to the new images first, as far as they show that it
-   helps. Dropout is off. Beside it runs an average of its weights over the last steps, and that
-   is what comes out: nothing is chosen on the parts kept aside, so that they can judge.
+3. A copy learns from crops of the rest, two in five of them darkened for the sake of faint
+   objects: AdamW, a warm-up and then a cosine over the budget, in time or in steps. Batch norm goes
+   over to the new images first, as far as they show that it helps. Dropout is off. Beside it runs
+   an average of its weights over the last steps, and that is what comes out: nothing is chosen on
+   the parts kept aside, so that they can judge.
 4. That is done in two rounds (:mod:`napari_unet.runs.rounds`): a check that is judged as the model
    was, on what it has not learned from; then it goes on and learns from everything. Without enough
    to judge, what is learned is mixed with what was known (:mod:`napari_unet.runs.mixing`).

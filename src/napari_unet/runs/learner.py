@@ -394,6 +394,7 @@ class Learner:
             flips=settings.flips,
             elastic_px=settings.elastic_px,
             grey_values=settings.grey_values,
+            dimmed=settings.dimmed,
             scale=(1 / settings.zoom, settings.zoom),
             rotation_degrees=settings.rotation_degrees,
             share=settings.changed_crops,

@@ -3,9 +3,9 @@
 What is kept aside to judge a result cannot teach, and with few labels both are dear. So a training
 has two rounds (see :mod:`napari_unet.runs.held_out` for the parts)::
 
-    budget  0                    2/5                                  1
-            | check                | all of it                         |
-            learns from one part   goes on from there, with everything
+    budget  0                                  2/3                     1
+            | check                             | all of it            |
+            learns from one part                goes on from there, with everything
 
 What the check finds in the part it has never seen, beside what the model before finds there, is
 the verdict on this training. It judges a model that had less time and less to learn from than the
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-CHECK_SHARE = 0.4  # of the budget
+CHECK_SHARE = 0.65  # of the budget
 LARGEST_SEED = 2**32
 
 
