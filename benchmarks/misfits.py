@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from common import common_options, markdown, write_json
 from domains import READERS, read_domain
-from simulated_person import CARELESS, choose_settings, correct, draw_places
+from simulated_person import CARELESS, Place, choose_settings, draw_places, labels_for
 
-from napari_unet import load_model
+from napari_unet import Sample, load_model
 from napari_unet.errors import LabelsError
 from napari_unet.runs.misfits import find_misfits
 from napari_unet.runs.samples import check_samples, prepare_plane
 from napari_unet.runs.zoom import choose_zoom
 
 if TYPE_CHECKING:
-    from domains import Domain
+    from collections.abc import Sequence
+
+    from domains import Domain, Picture
 
     from napari_unet import Model
 
@@ -39,15 +41,24 @@ def count_misfits(model: Model, domain: Domain, kind: str, seeds: range) -> tupl
         random = np.random.default_rng(seed)
         places = draw_places(domain.pool, 1, random)
         settings = choose_settings(model.card, domain.pool, places)
-        samples = correct(model, domain.pool, places, settings, [kind], random)
+        sample = check(domain.pool, places[0], kind, random)
         try:
-            check_samples(samples, model.card)
+            check_samples([sample], model.card)
         except LabelsError:
             refused += 1
             continue
-        plane = prepare_plane(samples[0], model.card, settings, CROP_PX, model.net.stride)
+        plane = prepare_plane(sample, model.card, settings, CROP_PX, model.net.stride)
         found += bool(find_misfits([plane], choose_zoom(model.card, settings)))
     return found, refused, len(seeds)
+
+
+def check(pool: Sequence[Picture], place: Place, kind: str, random: np.random.Generator) -> Sample:
+    """Check one region of a picture; nothing is known of the rest."""
+    image, truth = pool[place.picture].image, pool[place.picture].labels
+    labels, labelled = np.zeros(truth.shape, np.int64), np.zeros(truth.shape, bool)
+    labels[place.box], seen = labels_for(pool, place, kind, random)
+    labelled[place.box][seen] = True
+    return Sample(image, labels, labelled)
 
 
 def main() -> None:

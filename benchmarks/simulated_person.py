@@ -205,15 +205,22 @@ def correct(
         now, labelled = base.copy(), np.zeros(base.shape, bool)
         for place, kind in zip(places, kinds, strict=True):
             if place.picture == number:
-                given = CARELESS[kind](pool, place, random)
-                inside, seen = given if isinstance(given, tuple) else (given, slice(None))
-                inside = np.asarray(inside, np.int64)
+                inside, seen = labels_for(pool, place, kind, random)
                 # An object that reaches from one region into the next is one object.
                 used = base.max() if kind == GOOD else max(now.max(), base.max() + truth_max)
                 now[place.box] = np.where(inside > 0, inside + used, 0)
                 labelled[place.box][seen] = True
         samples.append(Sample(picture.image, now, labelled, changed(base, now) & labelled))
     return samples
+
+
+def labels_for(
+    pool: Sequence[Picture], place: Place, kind: str, random: np.random.Generator
+) -> tuple[Labels, Any]:
+    """Give the labels for a place, drawn well or carelessly, and what of it is checked."""
+    given = CARELESS[kind](pool, place, random)
+    inside, seen = given if isinstance(given, tuple) else (given, slice(None))
+    return np.asarray(inside, np.int64), seen
 
 
 def whole_pictures(pool: Sequence[Picture]) -> list[Place]:

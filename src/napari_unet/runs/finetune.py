@@ -206,8 +206,6 @@ def finetune_steps(
         if model.card.labels == "instance":
             zoom = choose_zoom(model.card, segment)
             misfits = yield from background.run(find_misfits, planes, zoom)
-        for misfit in misfits:
-            yield Note(f"{misfit.told(len(planes))} {LOOK}")
         split = yield from background.run(
             hold_out,
             planes,
@@ -238,6 +236,9 @@ def finetune_steps(
                     f"The new model drops labels below {looked_at.instances.min_size} px instead "
                     f"of {own.min_size}: so much smaller than the checked objects is no object."
                 )
+
+        for misfit in misfits:  # last of all that is told before the first step: it stays in sight
+            yield Note(f"{misfit.told(len(planes))} {LOOK}")
 
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))

@@ -118,7 +118,7 @@ class LearningCurve(QWidget):
         painter.drawPolyline(QPolygonF(line))
         for point in line:
             painter.drawEllipse(point, 2, 2)
-        latest = f"held-out score {self.score[-1][1]:.2f}"
+        latest = f"held-out {self.score[-1][1]:.2f}"
         if self.before is not None:
             latest += f", before {self.before:.2f}"
         self._caption(painter, plot, latest, Qt.AlignmentFlag.AlignRight)
