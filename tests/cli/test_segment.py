@@ -81,7 +81,7 @@ def test_the_smallest_object_follows_the_object_size_unless_it_is_told(
     run, images, tmp_path
 ) -> None:
     common = ("segment", images / "a.tif", "--model", "nuclei", "--json", "--object-size-px")
-    for more, smallest in (((), 20 * 4), (("--min-size", "7"), 7)):
+    for more, smallest in (((), 30 * 4), (("--min-size", "7"), 7)):
         done = run(*common, "37.6", *more, "--out", tmp_path / str(smallest)).json
         assert done["settings"]["instances"]["min_size"] == smallest
 
