@@ -433,7 +433,7 @@ class FinetuneSettings(Settings):
         0.4,
         ge=0,
         le=1,
-        description="Share of the crops that are darkened, down to a quarter of their light, 0..1.",
+        description="Share of the crops that are made fainter: grey values nearer to 0. 0..1.",
     )
     changed_crops: float = Field(
         0.4,

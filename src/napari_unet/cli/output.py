@@ -89,6 +89,8 @@ class Console:
         """Show how far a job is, on a terminal only; notes are always shown."""
         if isinstance(event, Note):
             self.note(event.text)
+        elif isinstance(event, JudgedBefore):
+            self.note(f"The model as it is: {event.held_out:.3f} on what is held out.")
         elif self._err.isatty() and time.monotonic() - self._shown > _SHORTEST_PAUSE_S:
             self._show(_progress_line(event))
 
@@ -136,8 +138,6 @@ def _progress_line(event: Progress) -> str:
     """Say a progress in one line."""
     if isinstance(event, TileDone) and event.total:
         return f"{_bar(event.done / event.total)} tile {event.done} of {event.total}"
-    if isinstance(event, JudgedBefore):
-        return f"before: held-out {event.held_out:.3f}"
     if isinstance(event, StepDone):
         held_out = "" if event.held_out is None else f", held-out {event.held_out:.3f}"
         return (

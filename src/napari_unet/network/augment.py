@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor, Tensor]
 
 GRID_NODES = 3  # per axis, as in the paper
-DIMMEST = 0.25  # of the light that a crop has
+DIMMEST = 0.25  # of the grey values that a crop has
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Changes:
     grey: Tensor | None
     """float32, shape (3, N, C, 1, 1): logarithms of contrast and gamma, and brightness."""
     light: Tensor | None
-    """float32, shape (N, 1, 1, 1): how much of its light each crop keeps."""
+    """float32, shape (N, 1, 1, 1): what the grey values of each crop are multiplied with."""
 
     def part(self, crops: slice) -> Self:
         """Return what is meant for some of the crops.

@@ -5,11 +5,11 @@ The run reads from top to bottom in :func:`finetune_steps`:
 1. What was vouched for becomes planes; labels that cannot be right are told
    (:mod:`napari_unet.runs.misfits`); parts are kept aside (:mod:`napari_unet.runs.held_out`).
 2. The model as it is, is judged on them, the way it is used.
-3. A copy learns from crops of the rest, two in five of them darkened for the sake of faint
-   objects: AdamW, a warm-up and then a cosine over the budget, in time or in steps. Batch norm goes
-   over to the new images first, as far as they show that it helps. Dropout is off. Beside it runs
-   an average of its weights over the last steps, and that is what comes out: nothing is chosen on
-   the parts kept aside, so that they can judge.
+3. A copy learns from crops of the rest, two in five of them fainter than they are, for the sake of
+   faint objects: AdamW, a warm-up and then a cosine over the budget, in time or in steps. Batch
+   norm goes over to the new images first, as far as they show that it helps. Dropout is off. Beside
+   it runs an average of its weights over the last steps, and that is what comes out: nothing is
+   chosen on the parts kept aside, so that they can judge.
 4. That is done in two rounds (:mod:`napari_unet.runs.rounds`): a check that is judged as the model
    was, on what it has not learned from; then it goes on and learns from everything. Without enough
    to judge, what is learned is mixed with what was known (:mod:`napari_unet.runs.mixing`).
@@ -237,9 +237,6 @@ def finetune_steps(
                     f"of {own.min_size}: so much smaller than the checked objects is no object."
                 )
 
-        for misfit in misfits:  # last of all that is told before the first step: it stays in sight
-            yield Note(f"{misfit.told(len(planes))} {LOOK}")
-
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
         before = after = None
@@ -252,6 +249,8 @@ def finetune_steps(
         # 3. Learn
         if rounds.steps:
             yield Note(f"An earlier run stopped here: going on after step {rounds.steps}.")
+        for misfit in misfits:  # last of all that is told before the first step: it stays in sight
+            yield Note(f"{misfit.told(len(planes))} {LOOK}")
         learning = _learn(background, team, rounds, budget, planes, looked_at, curve, kept)
         try:
             while not is_to_stop():
@@ -287,7 +286,8 @@ def finetune_steps(
                 after = yield from background.run(score, model.card, found, segment)
     if kept is not None and not goes_on:
         kept.remove()
-    verdict = compare(before, after, [misfit.told(len(planes)) for misfit in misfits])
+    judged = [misfit.told(len(planes)) for misfit in misfits if misfit.is_in(split.masks)]
+    verdict = compare(before, after, judged)
     taught = _describe_samples(planes)
     learned = Learned(
         parent=model.card.name,

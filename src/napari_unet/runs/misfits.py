@@ -12,11 +12,14 @@ and it changes most of all with the labels just where they are::
     labels    ________|____|______|___|     moved: they would meet at another place
 
 Measured is how well the gradient of the labels and that of the image agree, for all moves up to
-one object's diameter (their cross-correlation, as in the registration of images [1]_). Labels of
-another image, turned or mirrored ones are found as well: they agree nowhere in particular.
+one object's diameter, of 64 px at most (their cross-correlation, as in the registration of images
+[1]_). Told is only what fits one place and no other: labels that are wider or narrower than what
+has edges (whole cells around bright nuclei, say) and objects that differ in texture agree with many
+places about as well as with their own. So labels of another image are not found, either; a network
+that learns those finds nothing in what is kept aside.
 
-**Objects and background mixed up.** An object that covers most of a region and encloses several
-other pieces is background, or many objects under one number.
+**Objects and background changed round.** An object that covers most of a region and encloses
+several pieces, each apart from the region's edge, is the background of those.
 
 References
 ----------
@@ -27,7 +30,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,20 +45,22 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
     Box = tuple[slice, ...]
-    Values = NDArray[np.float64]
+    Map = NDArray[np.float32]
 
-LEAST_OBJECTS = 2  # in a region; the edges of a single one may fit anywhere
+LEAST_OBJECTS = 3  # in a region; the edges of one or two may fit anywhere
 LEAST_MOVE = 0.2  # of an object's diameter
 FITS = 0.85  # of the best agreement: what is reached near where the labels are is as good
 NEAR = 0.12  # of an object's diameter: so much nobody draws exactly
 NEAR_PX = 2
+ELSEWHERE = 0.7  # of the best agreement: what is reached apart from it shows that it is no peak ...
+APART = 0.3  # ... at least so many diameters away
 DIAMETERS_PX = (6, 64)  # between which an object's is looked for
+LARGEST_PX = 1024  # side of the part of a region that is looked at: more tells no more
 SMOOTHED_PX = 1.0
 STRONGEST = 0.98  # quantile of the gradient: a stronger one (dirt) counts no more than this
 LARGEST_SHARE = 0.5  # of a region that one object may cover and enclose other pieces
-LEAST_PIECES = 2  # that are no accident ...
+LEAST_PIECES = 3  # that are no accident ...
 LEAST_PIECE_PX = 20  # ... of so many pixels
-MANY_PIECES = 10  # that nothing of the size of an object encloses, however little it covers
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class Misfit:
     plane: int
     """Number of the plane, from 0."""
     middle: tuple[int, int]
-    """Of the region, (Y, X), in pixels of the whole plane."""
+    """Of the region, (Y, X), in pixels of the image."""
+    box: tuple[tuple[int, int], tuple[int, int]]
+    """Where the region begins and ends along Y and X, in pixels of the plane."""
     reason: str
     """What is wrong, after "The labels"."""
 
@@ -86,6 +93,21 @@ class Misfit:
         y, x = self.middle
         return f"The labels around (y {y}, x {x}){plane} {self.reason}"
 
+    def is_in(self, masks: Sequence[Mask]) -> bool:
+        """Tell whether any of the region lies in a mask.
+
+        Parameters
+        ----------
+        masks : sequence of ndarray of bool, shape (Y, X)
+            One for each plane.
+
+        Returns
+        -------
+        bool
+            True if so.
+        """
+        return bool(masks[self.plane][tuple(slice(*side) for side in self.box)].any())
+
 
 def find_misfits(planes: Sequence[Plane], zoom: float = 1.0) -> list[Misfit]:
     """Look for checked regions whose labels cannot be right.
@@ -104,65 +126,76 @@ def find_misfits(planes: Sequence[Plane], zoom: float = 1.0) -> list[Misfit]:
     """
     found = []
     for number, plane in enumerate(planes):
-        for box, region in _regions(plane):
-            reason = _reason(plane, box, region, zoom)
+        for box, part, seen in _regions(plane):
+            reason = _reason(plane, part, seen, zoom)
             if reason is not None:
                 y, x = (
                     round((origin + (side.start + side.stop) / 2) / zoom)
                     for origin, side in zip(plane.origin, box, strict=True)
                 )
-                found.append(Misfit(number, (y, x), reason))
+                rows, columns = ((side.start, side.stop) for side in box)
+                found.append(Misfit(number, (y, x), (rows, columns), reason))
     return found
 
 
-def _regions(plane: Plane) -> Iterator[tuple[Box, Mask]]:
-    """Give the box of each connected part of what was vouched for, and the part in it."""
+def _regions(plane: Plane) -> Iterator[tuple[Box, Box, Mask]]:
+    """Give the box of each connected part of what was vouched for, its middle, and what is seen."""
     from scipy import ndimage
 
     names, _ = ndimage.label(plane.vouched, structure=np.ones((3, 3)))
     for name, box in enumerate(ndimage.find_objects(names), start=1):
-        part = names[box] == name
-        if part.sum() >= LEAST_PIXELS:
-            yield box, part
+        part = tuple(_middle(side) for side in box)
+        seen = names[part] == name
+        if seen.sum() >= LEAST_PIXELS:
+            yield box, part, seen
 
 
-def _reason(plane: Plane, box: Box, region: Mask, zoom: float) -> str | None:
-    """Say what is wrong with the labels of a region, if anything."""
-    truth = plane.truth[box]
-    numbers, sizes = np.unique(truth[region & (truth > 0)], return_counts=True)
+def _middle(side: slice) -> slice:
+    """Return the middle of a side that is too long to look at all of it."""
+    spare = max(0, side.stop - side.start - LARGEST_PX)
+    return slice(side.start + spare // 2, side.stop - spare + spare // 2)
+
+
+def _reason(plane: Plane, part: Box, seen: Mask, zoom: float) -> str | None:
+    """Say what is wrong with the labels of a part of a region, if anything."""
+    truth = plane.truth[part]
+    numbers, sizes = np.unique(truth[seen & (truth > 0)], return_counts=True)
     if not len(numbers):
         return None
     largest = int(numbers[sizes.argmax()])
-    reason = _is_background(truth == largest, region, others=len(numbers) - 1)
+    reason = _is_background(truth == largest, seen, others=len(numbers) - 1)
     if reason is None and len(numbers) >= LEAST_OBJECTS:
         diameter = float(np.clip(2 * np.sqrt(np.median(sizes) / np.pi), *DIAMETERS_PX))
+        margin = int(np.ceil(diameter))
         around = tuple(
-            slice(max(0, side.start - int(diameter) - 1), side.stop + int(diameter) + 1)
-            for side in box
+            slice(max(0, side.start - margin), min(length, side.stop + margin))
+            for side, length in zip(part, plane.truth.shape, strict=True)
         )
-        inside = np.zeros(plane.truth.shape, bool)
-        inside[box] = region
-        move = find_move(
-            plane.image[(slice(None), *around)], plane.truth[around], inside[around], diameter
-        )
+        widths = [(p.start - a.start, a.stop - p.stop) for p, a in zip(part, around, strict=True)]
+        image = plane.image[(slice(None), *around)]
+        move = find_move(image, plane.truth[around], np.pad(seen, widths), diameter)
         reason = None if move is None else _moved([side / zoom for side in move])
     return reason
 
 
-def _is_background(largest: Mask, region: Mask, others: int) -> str | None:
+def _is_background(largest: Mask, seen: Mask, others: int) -> str | None:
     """Say so if the largest object encloses what might be objects."""
     from scipy import ndimage
 
-    share = (largest & region).sum() / region.sum()
-    names, _ = ndimage.label(region & ~largest)
-    pieces = int(np.count_nonzero(np.bincount(names.ravel())[1:] >= LEAST_PIECE_PX))
-    is_ground = share > LARGEST_SHARE and pieces >= LEAST_PIECES
-    if others <= pieces // 2 and (is_ground or pieces >= MANY_PIECES):
-        return (
-            f"have one object that covers {share:.0%} of the region and lies around {pieces} other "
-            "pieces: objects and background seem to be mixed up, or many objects are one."
-        )
-    return None
+    share = (largest & seen).sum() / seen.sum()
+    if share <= LARGEST_SHARE:
+        return None
+    names, _ = ndimage.label(seen & ~largest)
+    sizes = np.bincount(names.ravel())
+    at_edge = np.unique(names[seen & ~ndimage.binary_erosion(seen)])
+    sizes[[0, *at_edge]] = 0
+    pieces = int(np.count_nonzero(sizes >= LEAST_PIECE_PX))
+    if pieces < LEAST_PIECES or others > pieces // 2:
+        return None
+    return (
+        f"have one object that covers {share:.0%} of the region and encloses {pieces} pieces, as "
+        "if objects and background were changed round. Give the background the number 0."
+    )
 
 
 def find_move(
@@ -193,7 +226,7 @@ def find_move(
     if not inner.any():
         return None
     edges = [np.where(inner, slope, 0) for slope in _slopes(_filled(truth))]
-    agreement = np.zeros((2 * reach + 1, 2 * reach + 1))
+    agreement = np.zeros((2 * reach + 1, 2 * reach + 1))  # whichever side is the brighter one
     for channel in image:
         slopes = _slopes(channel)
         strength = np.hypot(*slopes)
@@ -201,12 +234,15 @@ def find_move(
         if most <= 0:
             continue
         capped = np.minimum(1, most / np.maximum(strength, most))
-        for slope, edge in zip(slopes, edges, strict=True):
-            wide = np.pad(slope * capped, reach)
-            agreement += signal.correlate(wide, edge, mode="valid", method="fft")
+        agreement += np.abs(
+            sum(
+                signal.correlate(np.pad(slope * capped, reach), edge, mode="valid", method="fft")
+                for slope, edge in zip(slopes, edges, strict=True)
+            )
+        )
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     length = np.hypot(y, x)
-    agreement = np.where(length <= reach, np.abs(agreement), 0)
+    agreement = np.where(length <= reach, agreement, 0)
     best = float(agreement.max())
     if not best:
         return None
@@ -214,24 +250,27 @@ def find_move(
     near = float(agreement[length <= max(NEAR_PX, NEAR * diameter_px)].max())
     if length[at] <= LEAST_MOVE * diameter_px or near >= FITS * best:
         return None
+    apart = np.hypot(y - y[at], x - x[at]) > APART * diameter_px
+    if agreement[apart].max(initial=0.0) >= ELSEWHERE * best:
+        return None
     return int(at[0]) - reach, int(at[1]) - reach
 
 
-def _filled(truth: NDArray[np.int32]) -> Values:
+def _filled(truth: NDArray[np.int32]) -> Map:
     """Mark the inside of objects, with a gap between two that touch."""
     from scipy import ndimage
 
     largest = ndimage.maximum_filter(truth, 3)
     smallest = ndimage.minimum_filter(np.where(truth > 0, truth, truth.max(initial=0) + 1), 3)
-    inside: Values = ((truth > 0) & (largest == truth) & (smallest == truth)).astype(float)
+    inside: Map = ((truth > 0) & (largest == truth) & (smallest == truth)).astype(np.float32)
     return inside
 
 
-def _slopes(values: NDArray[Any]) -> list[Values]:
+def _slopes(values: Map) -> list[Map]:
     """Smooth values, and take their gradient."""
     from scipy import ndimage
 
-    return list(np.gradient(ndimage.gaussian_filter(values.astype(float), SMOOTHED_PX)))
+    return list(np.gradient(ndimage.gaussian_filter(values, SMOOTHED_PX)))
 
 
 def _moved(by_px: Sequence[float]) -> str:
@@ -243,6 +282,5 @@ def _moved(by_px: Sequence[float]) -> str:
         if round(by)
     ]
     return (
-        "do not lie on the edges in the image; they would fit better moved "
-        f"{' and '.join(parts)}: they may be of another image, or not where they belong."
+        f"do not lie on the edges in the image; they would fit better moved {' and '.join(parts)}."
     )

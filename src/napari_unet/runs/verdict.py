@@ -7,7 +7,7 @@ than once in 100 times. Classes are judged by their IoU alone, at once in 30.
 
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
-where the checked labels themselves cannot be right (:mod:`napari_unet.runs.misfits`).
+that was found on labels that cannot be right (:mod:`napari_unet.runs.misfits`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ MOST_CHANCE = 1 / 30  # that the gain in the score that judges is luck
 MOST_CHANCE_OUTLINES = 1 / 100  # that better outlines are, where as many objects are found
 LEAST_IOU_GAIN = 0.01  # below it is not worth a new model
 LARGEST_IOU_LOSS = 0.05  # that finding more objects may cost
+MOST_TOLD = 2  # of the regions whose labels cannot be right
 LEAST_PLACES = 5  # of fewer, chance can give all to one model more often than MOST_CHANCE
 
 STAYS = "The old model stays in use."
-LOOK = "Look at the labels of this region again, then retrain."
+LOOK = "Look at these labels again, then retrain."
 NEXT = "Check one more region where it errs, then retrain."
 TOO_FEW = (
     "Too few labels to judge: mark one more region. The new model is there to be tried; until "
@@ -61,7 +62,7 @@ def compare(before: Scores | None, after: Scores | None, misfits: Sequence[str] 
     before, after : Scores or None
         Of the old and the new model on the same held-out labels; None if there were none.
     misfits : sequence of str
-        What cannot be right about the checked labels, each in a sentence.
+        What cannot be right about the held-out labels, each in a sentence.
 
     Returns
     -------
@@ -71,11 +72,12 @@ def compare(before: Scores | None, after: Scores | None, misfits: Sequence[str] 
     verdict = _compare(before, after)
     if not misfits:
         return verdict
-    others = len(misfits) - 1
-    wrong = f"{misfits[0]} ({others} more like this.)" if others else misfits[0]
+    others = len(misfits) - MOST_TOLD
+    more = [f"({others} more {'region' if others == 1 else 'regions'}.)"] if others > 0 else []
+    wrong = " ".join([*misfits[:MOST_TOLD], *more, LOOK])
     if verdict.outcome != "better":
-        return replace(verdict, text=f"{verdict.text} {wrong}")
-    text = f"{verdict.text} But the labels cannot be trusted. {wrong} {STAYS} {LOOK}"
+        return replace(verdict, text=f"{verdict.text} But: {wrong}")
+    text = f"{verdict.text} But the held-out labels cannot be trusted. {wrong} {STAYS}"
     return replace(verdict, outcome="cannot judge", text=text)
 
 

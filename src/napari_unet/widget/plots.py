@@ -47,7 +47,7 @@ class LearningCurve(QWidget):
         self.update()
 
     def begin(self, before: float) -> None:
-        """Take the score (0..1) of the model before: the score of the new one begins there."""
+        """Take the score (0..1) of the model before, which the dashed line shows."""
         self.before = before
         self.update()
 
@@ -107,7 +107,7 @@ class LearningCurve(QWidget):
         self._caption(painter, plot, f"loss {smooth[-1][1]:.3f}", Qt.AlignmentFlag.AlignLeft)
 
     def _draw_score(self, painter: QPainter, plot: QRectF) -> None:
-        if self.before is not None:
+        if self.before is not None and self.loss:
             (start,) = _placed(plot, [(0.0, self.before)], 0.0, 1.0)
             painter.setPen(QPen(_faint(SCORE_COLOR, 160), 1, Qt.PenStyle.DashLine))
             painter.drawLine(start, QPointF(plot.right(), start.y()))
