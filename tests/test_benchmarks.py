@@ -213,3 +213,9 @@ def test_where_the_model_doubts_there_are_objects_and_no_place_is_proposed_twice
     )
     assert abs(one.y - other.y) >= 256 or abs(one.x - other.x) >= 256
     assert all(person.objects_at(pool, place) >= 2 for place in (one, other))
+
+
+def test_regions_with_labels_that_cannot_be_right_are_counted() -> None:
+    table = run("misfits.py", "--quick", "--threads", "1")
+    for row in ("| good | 0 | 0 of 2 |", "| shifted | 2 | 2 of 2 |", "| inverted | 2 | 2 of 2 |"):
+        assert row in table
