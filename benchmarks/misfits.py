@@ -3,8 +3,8 @@
 A simulated person (``simulated_person.py``) checks a region of 256 x 256 pixels, well or
 carelessly, on images of each domain (``domains.py``). Counted are the regions that
 ``napari_unet.runs.misfits`` calls wrong: of those checked well none should be, of those whose
-labels lie beside what they mean, are of another picture or mix up objects and background all.
-Labels that lack objects or join them are not looked for.
+labels were moved, or whose objects and background were changed round, as many as can be told for
+sure. Labels of another picture, that lack objects or join them are not looked for.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def _is_background(largest: Mask, seen: Mask, others: int) -> str | None:
 def find_move(
     image: NDArray[np.float32], truth: NDArray[np.int32], region: Mask, diameter_px: float
 ) -> tuple[int, int] | None:
-    """Find where labels would fit the image clearly better than where they are.
+    """Find the one place where labels would fit the image clearly better than anywhere else.
 
     Parameters
     ----------
@@ -217,7 +217,8 @@ def find_move(
     Returns
     -------
     tuple of int or None
-        By how many pixels (Y, X) they should be moved; None where they fit.
+        By how many pixels (Y, X) they should be moved; None where they fit, or several places
+        would do.
     """
     from scipy import ndimage, signal
 
