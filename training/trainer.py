@@ -28,6 +28,7 @@ from napari_unet.files.atomic import written_beside
 from napari_unet.models.model import Model
 from napari_unet.network.build import build_network
 from napari_unet.network.losses import masked_loss
+from napari_unet.runs.learner import is_fast_in_half
 from napari_unet.runs.schedule import learning_rate
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Trainer:
         self.steps_taken = 0
         self.cpu_seconds = 0.0
         self.losses: list[float] = []
+        self._is_half = is_fast_in_half(torch.device("cpu"))
         self._run = torch.compile(self.net) if compiled else self.net
         self._crops, self._recipe, self._steps, self._seed = crops, recipe, steps, seed
         self._optimizer = _optimizer(self.net, recipe)
@@ -124,7 +126,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._is_half):
             logits = self._run(images.contiguous(memory_format=torch.channels_last))
         targets, weights = (_middle(maps, logits.shape[-2:]) for maps in (targets, weights))
         activation = self.model.card.activation

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_unet.arrays.axes import check_axes, guess_axes, labels_axes, plan_planes
+from napari_unet.arrays.axes import check_axes, guess_axes, labels_axes, name_plane, plan_planes
 from napari_unet.errors import ImageError
 
 EVERY_AXIS = {"T": 3, "Z": 4, "C": 2, "Y": 6, "X": 5}
@@ -123,3 +123,8 @@ def test_transparency_is_not_read():
 def test_a_volume_without_z_is_told():
     with pytest.raises(ImageError, match=r"volumes.*axes='ZYX'"):
         plan_planes((9, 6, 5), "TYX", 3)
+
+
+def test_a_plane_is_named_as_the_sliders_count():
+    assert name_plane("cells", "TZ", (0, 3)) == "cells, T 0, Z 3"
+    assert name_plane("cells", "", ()) == "cells"

@@ -70,7 +70,8 @@ def test_a_model_that_is_not_worse_is_saved_with_its_report(
     assert done.json["report"]["settings"]["steps"] == 2
     assert done.json["report"]["settings"]["seconds"] is None
     assert done.json["report"]["segment"]["instances"]["min_size"] == 5
-    assert len(done.json["report"]["samples"]) == 3
+    names = [sample["name"] for sample in done.json["report"]["samples"]]
+    assert names == ["plane_image.npy", "stack.ome.tif, T 0", "stack.ome.tif, T 1"]
 
 
 def test_a_model_that_is_not_better_is_not_written_unless_told_to(

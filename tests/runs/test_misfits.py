@@ -61,8 +61,16 @@ def test_moved_labels_are_told_with_the_way_back(by, back):
     (misfit,) = find_misfits(planes_of(image, np.roll(labels, by, (0, 1))))
     assert f"moved {back}" in misfit.reason
     assert misfit.middle == (100, 125)
-    assert "around (y 100, x 125) do not lie on the edges" in misfit.told(1)
-    assert "of the checked plane 1 of 3" in misfit.told(3)
+    assert "around (y 100, x 125) do not lie on the edges" in misfit.told
+
+
+def test_the_plane_is_told_by_its_name():
+    image, labels = discs(1)
+    moved = np.roll(labels, (6, 0), (0, 1))
+    samples = Sample(image, labels), Sample(image, moved, name="cells, Z 3")
+    planes = [prepare_plane(each, CARD, SegmentSettings(), 64, 4) for each in samples]
+    (misfit,) = find_misfits(planes)
+    assert misfit.told.startswith("The labels around (y 100, x 120) in cells, Z 3 do not lie")
 
 
 def test_a_move_is_told_in_pixels_of_the_image_whatever_the_network_sees():

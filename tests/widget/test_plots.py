@@ -38,6 +38,16 @@ def test_the_dashes_stand_where_the_model_before_stands_not_at_the_first_point(c
     assert heights.max() == pytest.approx(0.75, abs=0.06)
 
 
+def test_it_ends_with_the_score_of_what_came_out(curve):
+    curve.add(0.1, 0.5, 0.5)
+    curve.add(0.8, 0.4, None)
+    curve.end(0.75)
+    assert curve.score == [(0.1, 0.5), (0.8, 0.75)]
+    rows = blue_rows(curve)
+    highest = 1 - np.nonzero(rows)[0].min() / len(rows)
+    assert highest == pytest.approx(0.75, abs=0.06)
+
+
 def test_without_a_score_before_there_are_no_dashes(curve):
     curve.add(0.1, 0.5, None)
     assert not (blue_rows(curve) > 5).any()

@@ -78,6 +78,8 @@ def test_all_images_of_the_session_are_learned_from_together(dock) -> None:
     assert job.parameters["regions"] == 2
     images = [job.arrays[sample["image"]] for sample in job.parameters["samples"]]
     assert [int(image.max()) for image in images] == [1, 0], "the image at hand comes first"
+    names = [sample["name"] for sample in job.parameters["samples"]]
+    assert names == ["more cells", "cells"]
 
 
 def test_an_image_labelled_twice_is_learned_from_once(dock) -> None:

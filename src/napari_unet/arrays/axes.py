@@ -272,6 +272,26 @@ def _looks_like_colour(shape: tuple[int, ...]) -> bool:
     )
 
 
+def name_plane(name: str, lead: str, index: Sequence[int]) -> str:
+    """Say which plane of an image is meant, as the sliders of a viewer count.
+
+    Parameters
+    ----------
+    name : str
+        Of the image.
+    lead : str
+        Its axes that are walked, e.g. ``"TZ"``.
+    index : sequence of int
+        One number from 0 for each of them.
+
+    Returns
+    -------
+    str
+        Such as "cells, T 0, Z 3".
+    """
+    return ", ".join([name, *(f"{axis} {at}" for axis, at in zip(lead, index, strict=True))])
+
+
 def _name_lead(lead: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """Name the axes that are neither YX nor C."""
     if len(shape) < 2 or len(lead) > len("TZ"):

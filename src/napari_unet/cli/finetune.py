@@ -107,7 +107,7 @@ def _read_samples(options: argparse.Namespace, model: Model, console: Console) -
 
 def _planes(image: Path, labels: Path, axes: str | None, model: Model) -> Iterator[Sample]:
     """Read each plane of an image with its labels, all of it checked."""
-    from napari_unet.arrays.axes import plan_planes
+    from napari_unet.arrays.axes import name_plane, plan_planes
     from napari_unet.runs.samples import Sample
 
     spatial_dims = model.card.architecture.spatial_dims
@@ -122,7 +122,8 @@ def _planes(image: Path, labels: Path, axes: str | None, model: Model) -> Iterat
             f"{image.name}. Give labels of the same size."
         )
     for index in planes.indices():
-        yield Sample(planes.read(source.array, index), truth[planes.out_index(index)], None, None)
+        plane, its_labels = planes.read(source.array, index), truth[planes.out_index(index)]
+        yield Sample(plane, its_labels, name=name_plane(image.name, planes.lead, index))
 
 
 def _show(report: dict[str, Any], console: Console) -> None:

@@ -6,12 +6,15 @@ one file. Reading a card needs no torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from napari_unet.network.graph import Graph
 from napari_unet.settings import Architecture, InstanceSettings, Normalization, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FOREGROUND = "foreground"
 DISTANCE = "distance"
@@ -55,6 +58,22 @@ class Learned(Settings):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="How it learned, see FinetuneSettings."
     )
+
+
+def main_score(scores: Mapping[str, float]) -> float | None:
+    """Return the score that judges, 0..1: AP at IoU 0.5 of objects, or else IoU of classes.
+
+    Parameters
+    ----------
+    scores : mapping of str to float
+        All there are, e.g. :attr:`Learned.after`.
+
+    Returns
+    -------
+    float or None
+        None if nothing was judged.
+    """
+    return scores.get("ap50", scores.get("iou"))
 
 
 class Card(Settings):

@@ -26,7 +26,7 @@ killed goes on where it was (:mod:`napari_unet.runs.checkpoint`), to the same re
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -250,7 +250,7 @@ def finetune_steps(
         if rounds.steps:
             yield Note(f"An earlier run stopped here: going on after step {rounds.steps}.")
         for misfit in misfits:  # last of all that is told before the first step: it stays in sight
-            yield Note(f"{misfit.told(len(planes))} {LOOK}")
+            yield Note(f"{misfit.told} {LOOK}")
         learning = _learn(background, team, rounds, budget, planes, looked_at, curve, kept)
         try:
             while not is_to_stop():
@@ -286,7 +286,7 @@ def finetune_steps(
                 after = yield from background.run(score, model.card, found, segment)
     if kept is not None and not goes_on:
         kept.remove()
-    judged = [misfit.told(len(planes)) for misfit in misfits if misfit.is_in(split.masks)]
+    judged = [misfit.told for misfit in misfits if misfit.is_in(split.masks)]
     verdict = compare(before, after, judged)
     taught = _describe_samples(planes)
     learned = Learned(
@@ -320,7 +320,9 @@ def finetune_steps(
             "before": own.model_dump(mode="json"),
             "after": looked_at.instances.model_dump(mode="json"),
         },
-        "samples": taught,
+        "samples": [
+            {"name": plane.name, **what} for plane, what in zip(planes, taught, strict=True)
+        ],
         "misfits": [asdict(misfit) for misfit in misfits],
         "held_out": _describe_split(planes, split),
         "training": {
@@ -400,7 +402,9 @@ def _prepare_all(
     crop_px = _crop_that_fits(net)(settings.crop_px)
     reach_px = max(crop_px + net.margin, net.halo)
     planes = []
-    for sample in samples:
+    for number, sample in enumerate(samples, start=1):
+        if len(samples) > 1 and not sample.name:
+            sample = replace(sample, name=f"sample {number} of {len(samples)}")
         plane = yield from background.run(
             prepare_plane, sample, model.card, segment, reach_px, net.stride
         )

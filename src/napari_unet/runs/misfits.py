@@ -69,6 +69,8 @@ class Misfit:
 
     plane: int
     """Number of the plane, from 0."""
+    name: str
+    """What the person knows the plane by; empty if that is not known."""
     middle: tuple[int, int]
     """Of the region, (Y, X), in pixels of the image."""
     box: tuple[tuple[int, int], tuple[int, int]]
@@ -76,22 +78,12 @@ class Misfit:
     reason: str
     """What is wrong, after "The labels"."""
 
-    def told(self, planes: int) -> str:
-        """Say it in a sentence.
-
-        Parameters
-        ----------
-        planes : int
-            Of how many it is one.
-
-        Returns
-        -------
-        str
-            Which region it is, and what is wrong.
-        """
-        plane = f" of the checked plane {self.plane + 1} of {planes}" if planes > 1 else ""
+    @property
+    def told(self) -> str:
+        """Which region it is, and what is wrong, in a sentence."""
         y, x = self.middle
-        return f"The labels around (y {y}, x {x}){plane} {self.reason}"
+        where = f" in {self.name}" if self.name else ""
+        return f"The labels around (y {y}, x {x}){where} {self.reason}"
 
     def is_in(self, masks: Sequence[Mask]) -> bool:
         """Tell whether any of the region lies in a mask.
@@ -134,7 +126,7 @@ def find_misfits(planes: Sequence[Plane], zoom: float = 1.0) -> list[Misfit]:
                     for origin, side in zip(plane.origin, box, strict=True)
                 )
                 rows, columns = ((side.start, side.stop) for side in box)
-                found.append(Misfit(number, (y, x), (rows, columns), reason))
+                found.append(Misfit(number, plane.name, (y, x), (rows, columns), reason))
     return found
 
 

@@ -46,6 +46,8 @@ class Sample:
     """Shape (Y, X): where the labels are vouched for; what is 0 there is background. None: all."""
     changed: Mask | None = None
     """Shape (Y, X): where the person changed something. None: nowhere in particular."""
+    name: str = ""
+    """What the person knows the plane by, e.g. "cells.tif, Z 3"; for what is said about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,8 @@ class Plane:
     """Shape (Y, X): vouched objects of unknown extent; they are no example to learn from."""
     origin: tuple[int, int] = (0, 0)
     """Its first pixel (Y, X) in the whole plane, at the size the network sees."""
+    name: str = ""
+    """As the sample's."""
 
 
 def check_samples(samples: Sequence[Sample], card: Card) -> None:
@@ -210,6 +214,7 @@ def prepare_plane(
         changed[area],
         cut[area],
         (area[0].start, area[1].start),
+        sample.name,
     )
 
 

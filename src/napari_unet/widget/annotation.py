@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_unet.arrays.axes import name_plane
 from napari_unet.arrays.corrections import keep_vouched
 from napari_unet.widget.edits import Edits
 from napari_unet.widget.layers import METADATA_KEY, labels_layer_axes
@@ -125,14 +126,17 @@ class Annotation(QObject):
         Returns
         -------
         list of dict
-            Arrays ``image`` (lazy where the layer is), ``labels``, ``labelled``, ``changed``
-            and the image's ``axes``. Labels are copied, so the person may go on painting.
+            Arrays ``image`` (lazy where the layer is), ``labels``, ``labelled``, ``changed``,
+            the image's ``axes`` and the plane's ``name``. Labels are copied, so the person may go
+            on painting.
         """
         axes = self.labels_axes
+        name = self.labels.name if self.subject is None else self.subject.image.name
         return [
             {
                 "image": plane_of_image(gathered, axes, plane),
                 "axes": "".join(a for a in gathered.axes if a in "CYX"),
+                "name": name_plane(name, axes[:-2], plane),
                 "labels": _sealed(np.array(self.labels.data[plane])),
                 "labelled": _sealed(self.vouched(plane)),
                 "changed": _sealed(self.edits.changed(plane)),

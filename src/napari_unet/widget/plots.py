@@ -20,7 +20,8 @@ class LearningCurve(QWidget):
     """Loss and held-out score over the used part of the budget.
 
     The loss (orange) is drawn from its own smallest to largest value, thin as it is and thick on
-    average; the score (blue) from 0 to 1, with a dashed line where the model before stands. The
+    average; the score (blue) from 0 to 1, with a dashed line where the model before stands. Its
+    last point is the score of what came out, as the table shows it. The
     captions above name the latest values, the one below the time left.
     """
 
@@ -29,7 +30,8 @@ class LearningCurve(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
             "Orange: the loss on what is learned from. Blue: the score on held-out labels, "
-            "0 at the foot and 1 at the top; dashed where the model before stands."
+            "0 at the foot and 1 at the top; dashed where the model before stands. The last point, "
+            "drawn at the end, is the score in the table."
         )
         self.loss: Points = []
         self.score: Points = []
@@ -57,6 +59,12 @@ class LearningCurve(QWidget):
             self.loss.append((fraction, loss))
         if score is not None:
             self.score.append((fraction, score))
+        self.update()
+
+    def end(self, after: float) -> None:
+        """Take the score (0..1) of what came out, the last point of the curve."""
+        at = self.loss[-1][0] if self.loss else 1.0
+        self.score.append((at, after))
         self.update()
 
     def tell_time_left(self, seconds: float | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from magicgui.widgets import Container, PushButton, SpinBox
 
 from napari_unet.errors import UnetError
-from napari_unet.models.card import Card
+from napari_unet.models.card import Card, main_score
 from napari_unet.models.versions import delete_set_aside, list_versions, parent_of, take_back
 from napari_unet.settings import FinetuneSettings
 from napari_unet.widget.broken_off import BrokenOff
@@ -288,6 +288,9 @@ class RetrainPanel:
         model = self._session.model
         facts = {**(model.facts if model else {}), "sha256": None, **result.get("facts", {})}
         self._result = result
+        after = main_score(result["after"] or {})
+        if after is not None:
+            self.curve.end(after)
         self._candidate = LoadedModel(card, Path(result["model"]), facts)
         old = self._old = self._old or self._forerunner(self._candidate)
         self.result.value = headline(result["outcome"], (old.name, card.name))

@@ -78,7 +78,7 @@ class Teaching:
         arrays : dict of str to array-like
             All arrays, under names of their own.
         samples : list of dict
-            For each plane the names of its arrays, and the axes of its image.
+            For each plane the names of its arrays, the axes of its image, and its own name.
         channels : tuple of int or None
             Those of each image that the network sees; None for all.
         """
@@ -91,10 +91,10 @@ class Teaching:
                 if not is_same:
                     sample = {**sample, "image": _picked(sample, image)}
                 number = len(described)
-                described.append(
-                    {key: v if key == "axes" else f"{number}_{key}" for key, v in sample.items()}
-                )
-                arrays |= {f"{number}_{key}": v for key, v in sample.items() if key != "axes"}
+                told = {key: sample[key] for key in ("axes", "name")}
+                named = {key: f"{number}_{key}" for key in sample if key not in told}
+                described.append({**told, **named})
+                arrays |= {name: sample[key] for key, name in named.items()}
         return arrays, described, gathered[0].channels if is_same else None
 
 

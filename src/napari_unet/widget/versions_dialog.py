@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_unet.models.card import main_score
 from napari_unet.models.description import describe_lesson
 
 if TYPE_CHECKING:
@@ -217,8 +218,8 @@ def _texts(version: Version, *, is_in_use: bool) -> list[str]:
 
 
 def _score(scores: dict[str, float]) -> str:
-    """Return AP at IoU 0.5, or the IoU of classes."""
-    value = scores.get("ap50", scores.get("iou"))
+    """Return the score that judges, as text."""
+    value = main_score(scores)
     return "" if value is None else f"{value:.2f}"
 
 

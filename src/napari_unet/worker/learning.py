@@ -181,4 +181,5 @@ def _sample(arrays: Mapping[str, Array], described: Values) -> Sample:
     }
     image = given.pop("image")
     axes = described.get("axes") or "CYX"[-image.ndim :]
-    return Sample(plan_planes(image.shape, axes).read(image, ()), **given)
+    plane = plan_planes(image.shape, axes).read(image, ())
+    return Sample(plane, name=described.get("name", ""), **given)

@@ -56,7 +56,7 @@ class Lesson:
     regions : int
         How many regions were checked.
     samples : list of dict
-        For each plane the names of its arrays, and the axes of its image.
+        For each plane the names of its arrays, the axes of its image, and its own name.
     settings : dict
         See :class:`napari_unet.settings.FinetuneSettings`.
     segment : dict or None
