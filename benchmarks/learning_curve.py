@@ -137,6 +137,8 @@ class Learnt:
     outcome: str
     held_out: tuple[float | None, float | None] = (None, None)
     settings: str = "{}"
+    evidence: str = "{}"
+    """Of each score that was compared on what was held out: gain, chance, places, as JSON."""
 
 
 # ------------------------------------------------------------------------------------------ tasks
@@ -200,6 +202,7 @@ def run(task: Task, model: Model, domain: Domain, judging: Judge, threads: int) 
         "settings": learnt.settings,
         "scores_before": _in_short(before),
         "scores_after": _in_short(after),
+        "evidence": learnt.evidence,
         "machine": f"{machine(threads)}; {others}",
         "version": f"{__version__} {_commit()}",
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -253,8 +256,14 @@ def learn(task: Task, model: Model, lesson: Lesson) -> Learnt:
         tell(f"  refused: {error}")
         return Learnt(model, 0, "refused", settings=settings.model_dump_json())
     scores = (None if s is None else round(s.main, 4) for s in (result.before, result.after))
-    steps = result.report["training"]["steps"]
-    return Learnt(result.model, steps, result.outcome, tuple(scores), settings.model_dump_json())
+    return Learnt(
+        result.model,
+        result.report["training"]["steps"],
+        result.outcome,
+        tuple(scores),
+        settings.model_dump_json(),
+        json.dumps(result.report["evidence"]),
+    )
 
 
 def judge(model: Model, domain: Domain, settings: SegmentSettings) -> dict[str, float]:

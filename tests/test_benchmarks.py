@@ -113,6 +113,10 @@ def test_the_guard_is_tried_with_good_and_careless_corrections(tmp_path: Path) -
     kinds = {kind for row in read(rows) for kind in json.loads(row["kinds"])}
     assert "good" in kinds
     assert len(kinds) > 1
+    for row in read(rows):
+        compared = json.loads(row["evidence"])
+        assert bool(compared) == bool(row["held_after"])
+        assert all(0 <= each["chance"] <= 1 for each in compared.values())
     assert "| corrections | runs | accepted |" in table
 
 
