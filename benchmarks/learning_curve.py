@@ -379,7 +379,11 @@ def run_all(options: argparse.Namespace) -> None:
     tell(f"{len(tasks)} runs, {len(tasks) - len(left)} of them done")
     domains = {name: read_domain(name) for name in {task.domain for task in left}}
     for number, task in enumerate(left, start=1):
-        row = run(task, model, domains[task.domain], judging, options.threads)
+        try:
+            row = run(task, model, domains[task.domain], judging, options.threads)
+        except ValueError as error:  # too few places for so many regions
+            tell(f"  {task.domain}, seed {task.seed} left out: {error}")
+            continue
         append_row(options.out, row)
         tell(
             f"  {number}/{len(left)} {task.mode} {task.domain}, {task.method}, {task.regions} "

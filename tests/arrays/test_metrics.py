@@ -155,6 +155,24 @@ def test_what_lies_outside_the_labelled_area_has_no_influence():
     assert evaluate(noise, TRUTH) != inside  # control
 
 
+def test_a_label_that_runs_on_beyond_the_area_is_no_match_for_an_object_that_ends_there():
+    labelled = np.zeros((40, 60), bool)
+    labelled[:, :30] = True
+    truth = boxes((5, 15, 15, 25))
+    runs_on = boxes((5, 15, 15, 45))
+    scores = evaluate(runs_on, truth, labelled)
+    assert (scores["tp"], scores["fn"]) == (0, 1), "a third of the label is the object"
+    a_little = evaluate(boxes((5, 15, 15, 33)), truth, labelled)
+    assert (a_little["tp"], a_little["fn"]) == (1, 0)
+    goes_on, more = boxes((5, 15, 15, 32)), boxes((5, 15, 15, 45))
+    assert evaluate(more, goes_on, labelled)["tp"] == 1, "nobody knows where that object ends"
+    beside = boxes((5, 15, 15, 30))
+    assert evaluate(more, beside, labelled)["tp"] == 1, "nor where one that touches the end does"
+    at_the_edge = np.zeros((40, 30), int)
+    at_the_edge[5:15, 15:30] = 1
+    assert evaluate(at_the_edge, at_the_edge, np.ones((40, 30), bool))["tp"] == 1
+
+
 def test_the_sliver_of_an_object_at_the_edge_of_the_area_counts_neither_way():
     labelled = np.zeros((40, 60), bool)
     labelled[:, :30] = True

@@ -60,6 +60,8 @@ OLD = scores(33, 50, 5)
                      "of 0.70", id="bad outlines"),
         pytest.param(OLD, scores(33, 50, 5, iou=0.75), "better", "outlines that fit better",
                      id="outlines"),
+        pytest.param(scores(3, 50, 5), scores(3, 50, 5, iou=0.9), "not better", "0.90",
+                     id="pixels agree where hardly an object is found"),
         pytest.param(OLD, scores(33, 50, 5, iou=0.705), "not better", "0.70", id="hardly better"),
         pytest.param(OLD, scores(33, 50, 5, iou=0.75, mean_ap=0.4), "not better", "0.75",
                      id="better in pixels and worse in outlines"),

@@ -87,6 +87,8 @@ class _Side:
     ids: NDArray[np.int64]
     sizes: NDArray[np.int64]  # pixels where both are known
     known: NDArray[np.bool_]  # half or more of the object lies where both are known
+    whole: NDArray[np.int64]  # pixels, wherever they are
+    complete: NDArray[np.bool_]  # the object ends where both are known, on all sides
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,9 @@ def match_objects(
     iou : float
         Smallest intersection over union of a match, above 0 up to 1.
     labelled : ndarray of bool, same shape, optional
-        Where the truth is known. Both arrays are cut to it; an unmatched object of which less
-        than half lies there counts neither for nor against.
+        Where the truth is known. Both arrays are cut to it, but for labels held against an object
+        that ends there on all sides: what they cover beyond is not that object. An unmatched
+        object of which less than half lies there counts neither for nor against.
 
     Returns
     -------
@@ -233,9 +236,10 @@ def _overlap(labels: Labels, truth: Labels, labelled: NDArray[np.bool_] | None) 
     pairs, both = np.unique(label_at[known] * len(truth_ids) + truth_at[known], return_counts=True)
     rows, columns = np.divmod(pairs, len(truth_ids))
     objects = (rows > 0) & (columns > 0)
+    end = np.zeros(labels.shape, bool) if labelled is None else _at_the_end(labelled)
     return _Overlap(
-        _side(label_ids, label_at, known),
-        _side(truth_ids, truth_at, known),
+        _side(label_ids, label_at, known, end.ravel()),
+        _side(truth_ids, truth_at, known, end.ravel()),
         rows[objects] - 1,
         columns[objects] - 1,
         both[objects],
@@ -273,11 +277,25 @@ def _positions(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.concatenate([np.zeros(1, np.int64), ids]), at + 1
 
 
-def _side(ids: NDArray[np.int64], at: NDArray[np.int64], known: NDArray[np.bool_]) -> _Side:
+def _at_the_end(labelled: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where the truth is not known, and the pixels beside."""
+    from scipy.ndimage import binary_dilation
+
+    end: NDArray[np.bool_] = binary_dilation(~labelled.astype(bool))
+    return end
+
+
+def _side(
+    ids: NDArray[np.int64],
+    at: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    end: NDArray[np.bool_],
+) -> _Side:
     """Sizes of the objects of one array; those with no pixel in the known area have size 0."""
     inside = np.bincount(at[known], minlength=len(ids))[1:]
     whole = np.bincount(at, minlength=len(ids))[1:]
-    return _Side(ids[1:], inside, 2 * inside >= whole)
+    at_the_end = np.bincount(at[end], minlength=len(ids))[1:]
+    return _Side(ids[1:], inside, 2 * inside >= whole, whole, at_the_end == 0)
 
 
 def _match(overlap: _Overlap, iou: float) -> Matches:
@@ -312,7 +330,11 @@ def _pair_up(
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    sizes = overlap.label.sizes[overlap.label_at] + overlap.truth.sizes[overlap.truth_at]
+    ends = overlap.truth.complete[overlap.truth_at]
+    sizes = np.where(
+        ends, overlap.label.whole[overlap.label_at], overlap.label.sizes[overlap.label_at]
+    )
+    sizes = sizes + overlap.truth.sizes[overlap.truth_at]
     # written as a product, so that an IoU of exactly 1/2 is not lost to rounding
     enough = overlap.both >= iou * (sizes - overlap.both) - 1e-9
     at = (overlap.label_at[enough], overlap.truth_at[enough])

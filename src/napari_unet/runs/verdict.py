@@ -2,8 +2,9 @@
 
 The rule: a new model is better if on the held-out labels it finds objects better (AP at IoU 0.5)
 than chance alone would do more than once in 30 times, and loses next to nothing in pixels. If it
-finds them as well, it is better if its outlines fit better (pixel IoU) than chance would do more
-than once in 100 times. Classes are judged by their IoU alone, at once in 30.
+finds them as well, and more than half of them, it is better if its outlines fit better (pixel IoU)
+than chance would do more than once in 100 times; where hardly an object is found, pixels that agree
+say nothing of outlines. Classes are judged by their IoU alone, at once in 30.
 
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
@@ -119,7 +120,9 @@ def _judge_objects(
             )
         return "better", f"Better on held-out labels: {found}. {_luck(objects)}"
     fits = after.mean_ap is None or before.mean_ap is None or after.mean_ap >= before.mean_ap
+    finds_most = (after.tp or 0) > (after.fn or 0)
     is_as_good = objects.gain == 0 and (after.spurious or 0) <= (before.spurious or 0) and fits
+    is_as_good = is_as_good and finds_most
     if is_as_good and pixels.gain >= LEAST_IOU_GAIN and pixels.chance <= MOST_CHANCE_OUTLINES:
         return (
             "better",
