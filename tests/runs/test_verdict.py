@@ -9,7 +9,7 @@ import pytest
 
 from napari_unet.runs.evaluate import Scores
 from napari_unet.runs.places import Tally
-from napari_unet.runs.verdict import compare
+from napari_unet.runs.verdict import Suited, compare
 
 
 def scores(found, of, wrong=0, iou=0.7, places=25, **others) -> Scores:
@@ -110,6 +110,23 @@ def test_the_numbers_of_the_verdict_can_be_reported():
     assert found["interval"][0] < found["gain"] < found["interval"][1]
     assert 0 < found["chance"] <= 1 / 30
     assert found["places"] == 25
+
+
+def test_what_the_old_model_can_do_at_another_threshold_needs_no_new_one():
+    new = scores(43, 50, 2)
+    as_good = Suited(scores(42, 50, 2), 0.6, 70)
+    verdict = compare(OLD, new, suited=as_good)
+    assert verdict.outcome == "not better"
+    assert "43 of 50 objects found instead of 42" in verdict.text
+    assert "threshold 0.6 and without labels below 70 px" in verdict.text
+    assert "The old model stays in use. Set these two under Segment" in verdict.text
+    assert verdict.evidence["ap50"] == compare(OLD, new).evidence["ap50"]
+    assert verdict.evidence["ap50 against the old at its best"]["chance"] > 1 / 30
+    better = compare(OLD, new, suited=Suited(OLD, 0.4, 30))
+    assert better.outcome == "better"
+    assert better.text == compare(OLD, new).text
+    worse = scores(20, 50, 5)
+    assert compare(OLD, worse, suited=as_good) == compare(OLD, worse)
 
 
 def test_no_gain_counts_where_the_labels_cannot_be_right():

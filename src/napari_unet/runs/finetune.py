@@ -47,7 +47,7 @@ from napari_unet.runs.schedule import Budget
 from napari_unet.runs.smallest import fit_smallest
 from napari_unet.runs.team import Team
 from napari_unet.runs.thresholds import score_fitted, with_threshold
-from napari_unet.runs.verdict import LOOK, compare
+from napari_unet.runs.verdict import LOOK, Suited, compare
 from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
@@ -239,7 +239,7 @@ def finetune_steps(
 
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
-        before = after = None
+        before = after = old_at_best = None
         if split.is_judged:
             if not rounds.before:
                 rounds.before = yield from look_steps(model, planes, split.masks, segment)
@@ -279,6 +279,8 @@ def finetune_steps(
             if rounds.is_check:  # stopped in it
                 found = yield from look_steps(rounds.learner.model, planes, split.masks, segment)
             if fits:
+                fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
+                old_at_best = Suited(*(yield from fitting), looked_at.instances.min_size)
                 fitting = background.run(score_fitted, model.card, found, looked_at)
                 after, threshold = yield from fitting
                 looked_at = with_threshold(looked_at, threshold)
@@ -287,7 +289,7 @@ def finetune_steps(
     if kept is not None and not goes_on:
         kept.remove()
     judged = [misfit.told for misfit in misfits if misfit.is_in(split.masks)]
-    verdict = compare(before, after, judged)
+    verdict = compare(before, after, judged, old_at_best)
     taught = _describe_samples(planes)
     learned = Learned(
         parent=model.card.name,

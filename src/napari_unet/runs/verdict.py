@@ -6,6 +6,10 @@ finds them as well, and more than half of them, it is better if its outlines fit
 than chance would do more than once in 100 times; where hardly an object is found, pixels that agree
 say nothing of outlines. Classes are judged by their IoU alone, at once in 30.
 
+What is learned must be in the weights: the new model has to be better than the old one, too, if
+that finds objects at the threshold and with the smallest object that suit the held-out labels best.
+Otherwise nothing has to be retrained, and the person is told what to set.
+
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
 that was found on labels that cannot be right (:mod:`napari_unet.runs.misfits`).
@@ -52,10 +56,28 @@ class Verdict:
     """The same in a few sentences for the person, with what to do."""
     evidence: dict[str, Any]
     """Of each score that was compared ("ap50", "iou"): gain, its interval, how often chance
-    alone gives it, the places with something to judge, and those where the models differ."""
+    alone gives it, the places with something to judge, and those where the models differ; where
+    that was asked, likewise against the old model at its best."""
 
 
-def compare(before: Scores | None, after: Scores | None, misfits: Sequence[str] = ()) -> Verdict:
+@dataclass(frozen=True)
+class Suited:
+    """The old model at its best: nothing but how objects are found is another."""
+
+    scores: Scores
+    """On the same held-out labels."""
+    threshold: float
+    """Where an object begins, 0..1."""
+    smallest_px: int
+    """Labels below are dropped, in pixels."""
+
+
+def compare(
+    before: Scores | None,
+    after: Scores | None,
+    misfits: Sequence[str] = (),
+    suited: Suited | None = None,
+) -> Verdict:
     """Decide whether a new model is taken.
 
     Parameters
@@ -64,6 +86,8 @@ def compare(before: Scores | None, after: Scores | None, misfits: Sequence[str] 
         Of the old and the new model on the same held-out labels; None if there were none.
     misfits : sequence of str
         What cannot be right about the held-out labels, each in a sentence.
+    suited : Suited, optional
+        The old model at its best.
 
     Returns
     -------
@@ -71,6 +95,8 @@ def compare(before: Scores | None, after: Scores | None, misfits: Sequence[str] 
         By the rule of this module.
     """
     verdict = _compare(before, after)
+    if verdict.outcome == "better" and suited is not None and after is not None:
+        verdict = _hold_against(suited, after, verdict)
     if not misfits:
         return verdict
     others = len(misfits) - MOST_TOLD
@@ -93,6 +119,24 @@ def _compare(before: Scores | None, after: Scores | None) -> Verdict:
     objects = _difference(before.objects, after.objects)
     outcome, text = _judge_objects(before, after, objects, pixels)
     return Verdict(outcome, text, {"ap50": asdict(objects), "iou": asdict(pixels)})
+
+
+def _hold_against(suited: Suited, after: Scores, verdict: Verdict) -> Verdict:
+    """Ask whether a better model is better than the old one at its best, too."""
+    other = _compare(suited.scores, after)
+    at_best = {
+        f"{score} against the old at its best": told for score, told in other.evidence.items()
+    }
+    evidence = {**verdict.evidence, **at_best}
+    if other.outcome == "better":
+        return replace(verdict, evidence=evidence)
+    text = (
+        f"Not surely better than the old model can be: {_found(suited.scores, after)}, if that is "
+        f"used with the threshold {suited.threshold:.2g} and without labels below "
+        f"{suited.smallest_px} px. {STAYS} Set these two under Segment, or check one more region "
+        "where it errs and retrain."
+    )
+    return Verdict("not better", text, evidence)
 
 
 def _difference(before: Tally | None, after: Tally | None) -> Difference:
