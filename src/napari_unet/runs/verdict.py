@@ -6,9 +6,9 @@ finds them as well, and more than half of them, it is better if its outlines fit
 than chance would do more than once in 100 times; where hardly an object is found, pixels that agree
 say nothing of outlines. Classes are judged by their IoU alone, at once in 30.
 
-What is learned must be in the weights: the new model has to be better than the old one, too, if
-that finds objects at the threshold and with the smallest object that suit the held-out labels best.
-Otherwise nothing has to be retrained, and the person is told what to set.
+What is learned must be in the weights: if the old model finds more than the new one as soon as it
+has the threshold and the smallest object that suit the held-out labels best, nothing has to be
+retrained, and the person is told what to set.
 
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
@@ -56,8 +56,7 @@ class Verdict:
     """The same in a few sentences for the person, with what to do."""
     evidence: dict[str, Any]
     """Of each score that was compared ("ap50", "iou"): gain, its interval, how often chance
-    alone gives it, the places with something to judge, and those where the models differ; where
-    that was asked, likewise against the old model at its best."""
+    alone gives it, the places with something to judge, and those where the models differ."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def compare(
     """
     verdict = _compare(before, after)
     if verdict.outcome == "better" and suited is not None and after is not None:
-        verdict = _hold_against(suited, after, verdict)
+        verdict = _if_needed(verdict, suited, after)
     if not misfits:
         return verdict
     others = len(misfits) - MOST_TOLD
@@ -121,22 +120,16 @@ def _compare(before: Scores | None, after: Scores | None) -> Verdict:
     return Verdict(outcome, text, {"ap50": asdict(objects), "iou": asdict(pixels)})
 
 
-def _hold_against(suited: Suited, after: Scores, verdict: Verdict) -> Verdict:
-    """Ask whether a better model is better than the old one at its best, too."""
-    other = _compare(suited.scores, after)
-    at_best = {
-        f"{score} against the old at its best": told for score, told in other.evidence.items()
-    }
-    evidence = {**verdict.evidence, **at_best}
-    if other.outcome == "better":
-        return replace(verdict, evidence=evidence)
+def _if_needed(verdict: Verdict, suited: Suited, after: Scores) -> Verdict:
+    """Take a better model back if the old one at its best finds more."""
+    if suited.scores.main <= after.main:
+        return verdict
     text = (
-        f"Not surely better than the old model can be: {_found(suited.scores, after)}, if that is "
-        f"used with the threshold {suited.threshold:.2g} and without labels below "
-        f"{suited.smallest_px} px. {STAYS} Set these two under Segment, or check one more region "
-        "where it errs and retrain."
+        f"Not better than the old model can be: {_found(suited.scores, after)}, if that has the "
+        f"threshold {suited.threshold:.2g} and drops labels below {suited.smallest_px} px. {STAYS} "
+        "Set these two under Segment, or check one more region where it errs and retrain."
     )
-    return Verdict("not better", text, evidence)
+    return replace(verdict, outcome="not better", text=text)
 
 
 def _difference(before: Tally | None, after: Tally | None) -> Difference:
