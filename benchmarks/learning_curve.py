@@ -55,6 +55,7 @@ from simulated_person import (
     CARELESS,
     GOOD,
     Place,
+    TooFewPlacesError,
     choose_settings,
     correct,
     draw_places,
@@ -381,7 +382,7 @@ def run_all(options: argparse.Namespace) -> None:
     for number, task in enumerate(left, start=1):
         try:
             row = run(task, model, domains[task.domain], judging, options.threads)
-        except ValueError as error:  # too few places for so many regions
+        except TooFewPlacesError as error:
             tell(f"  {task.domain}, seed {task.seed} left out: {error}")
             continue
         append_row(options.out, row)

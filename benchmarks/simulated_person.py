@@ -47,6 +47,10 @@ AROUND = 0.5  # of the width: what is checked around a single object
 Box = tuple[slice, slice]
 
 
+class TooFewPlacesError(Exception):
+    """A pool has not as many places with objects as were wanted."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A region of a picture: the number of the picture and the region's first pixel and size."""
@@ -82,7 +86,9 @@ def draw_places(pool: Sequence[Picture], count: int, random: np.random.Generator
                     places.append(place)
                     break
         if len(places) == before:
-            raise ValueError(f"The pool has {before} places with objects, {count} were wanted.")
+            raise TooFewPlacesError(
+                f"The pool has {before} places with objects, {count} were wanted."
+            )
     return places[:count]
 
 

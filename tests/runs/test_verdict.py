@@ -9,7 +9,7 @@ import pytest
 
 from napari_unet.runs.evaluate import Scores
 from napari_unet.runs.places import Tally
-from napari_unet.runs.verdict import Suited, compare
+from napari_unet.runs.verdict import OldAtBest, compare
 
 
 def scores(found, of, wrong=0, iou=0.7, places=25, **others) -> Scores:
@@ -114,17 +114,17 @@ def test_the_numbers_of_the_verdict_can_be_reported():
 
 def test_what_the_old_model_can_do_at_another_threshold_needs_no_new_one():
     new = scores(43, 50, 2)
-    at_best = Suited(scores(44, 50, 2), 0.6, 70)
-    verdict = compare(OLD, new, suited=at_best)
+    at_best = OldAtBest(scores(44, 50, 2), 0.6, 70)
+    verdict = compare(OLD, new, old_at_best=at_best)
     assert verdict.outcome == "not better"
     assert "43 of 50 objects found instead of 44" in verdict.text
     assert "threshold 0.6 and drops labels below 70 px" in verdict.text
     assert "The old model stays in use. Set these two under Segment" in verdict.text
     assert verdict.evidence == compare(OLD, new).evidence
-    as_good = Suited(new, 0.6, 70)
-    assert compare(OLD, new, suited=as_good) == compare(OLD, new)
+    as_good = OldAtBest(new, 0.6, 70)
+    assert compare(OLD, new, old_at_best=as_good) == compare(OLD, new)
     worse = scores(20, 50, 5)
-    assert compare(OLD, worse, suited=at_best) == compare(OLD, worse)
+    assert compare(OLD, worse, old_at_best=at_best) == compare(OLD, worse)
 
 
 def test_no_gain_counts_where_the_labels_cannot_be_right():

@@ -47,7 +47,7 @@ from napari_unet.runs.schedule import Budget
 from napari_unet.runs.smallest import fit_smallest
 from napari_unet.runs.team import Team
 from napari_unet.runs.thresholds import score_fitted, with_threshold
-from napari_unet.runs.verdict import LOOK, Suited, compare
+from napari_unet.runs.verdict import LOOK, OldAtBest, compare
 from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
 
@@ -280,7 +280,7 @@ def finetune_steps(
                 found = yield from look_steps(rounds.learner.model, planes, split.masks, segment)
             if fits:
                 fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
-                old_at_best = Suited(*(yield from fitting), looked_at.instances.min_size)
+                old_at_best = OldAtBest(*(yield from fitting), looked_at.instances.min_size)
                 fitting = background.run(score_fitted, model.card, found, looked_at)
                 after, threshold = yield from fitting
                 looked_at = with_threshold(looked_at, threshold)

@@ -6,13 +6,13 @@ finds them as well, and more than half of them, it is better if its outlines fit
 than chance would do more than once in 100 times; where hardly an object is found, pixels that agree
 say nothing of outlines. Classes are judged by their IoU alone, at once in 30.
 
-What is learned must be in the weights: if the old model finds more than the new one as soon as it
-has the threshold and the smallest object that suit the held-out labels best, nothing has to be
-retrained, and the person is told what to set.
-
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
 that was found on labels that cannot be right (:mod:`napari_unet.runs.misfits`).
+
+What is learned must be in the weights: if the old model finds more than the new one as soon as it
+has the threshold and the smallest object that suit the held-out labels best, nothing has to be
+retrained, and the person is told what to set.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Suited:
+class OldAtBest:
     """The old model at its best: nothing but how objects are found is another."""
 
     scores: Scores
@@ -75,7 +75,7 @@ def compare(
     before: Scores | None,
     after: Scores | None,
     misfits: Sequence[str] = (),
-    suited: Suited | None = None,
+    old_at_best: OldAtBest | None = None,
 ) -> Verdict:
     """Decide whether a new model is taken.
 
@@ -85,8 +85,8 @@ def compare(
         Of the old and the new model on the same held-out labels; None if there were none.
     misfits : sequence of str
         What cannot be right about the held-out labels, each in a sentence.
-    suited : Suited, optional
-        The old model at its best.
+    old_at_best : OldAtBest, optional
+        The old model with the threshold and the smallest object that suit these labels.
 
     Returns
     -------
@@ -94,8 +94,8 @@ def compare(
         By the rule of this module.
     """
     verdict = _compare(before, after)
-    if verdict.outcome == "better" and suited is not None and after is not None:
-        verdict = _if_needed(verdict, suited, after)
+    if verdict.outcome == "better" and old_at_best is not None and after is not None:
+        verdict = _if_needed(verdict, old_at_best, after)
     if not misfits:
         return verdict
     others = len(misfits) - MOST_TOLD
@@ -120,13 +120,13 @@ def _compare(before: Scores | None, after: Scores | None) -> Verdict:
     return Verdict(outcome, text, {"ap50": asdict(objects), "iou": asdict(pixels)})
 
 
-def _if_needed(verdict: Verdict, suited: Suited, after: Scores) -> Verdict:
+def _if_needed(verdict: Verdict, old: OldAtBest, after: Scores) -> Verdict:
     """Take a better model back if the old one at its best finds more."""
-    if suited.scores.main <= after.main:
+    if old.scores.main <= after.main:
         return verdict
     text = (
-        f"Not better than the old model can be: {_found(suited.scores, after)}, if that has the "
-        f"threshold {suited.threshold:.2g} and drops labels below {suited.smallest_px} px. {STAYS} "
+        f"Not better than the old model can be: {_found(old.scores, after)}, if that has the "
+        f"threshold {old.threshold:.2g} and drops labels below {old.smallest_px} px. {STAYS} "
         "Set these two under Segment, or check one more region where it errs and retrain."
     )
     return replace(verdict, outcome="not better", text=text)
@@ -158,8 +158,8 @@ def _judge_objects(
         return "better", f"Better on held-out labels: {found}. {_luck(objects)}"
     fits = after.mean_ap is None or before.mean_ap is None or after.mean_ap >= before.mean_ap
     finds_most = (after.tp or 0) > (after.fn or 0)
-    is_as_good = objects.gain == 0 and (after.spurious or 0) <= (before.spurious or 0) and fits
-    is_as_good = is_as_good and finds_most
+    invents_no_more = (after.spurious or 0) <= (before.spurious or 0)
+    is_as_good = objects.gain == 0 and finds_most and invents_no_more and fits
     if is_as_good and pixels.gain >= LEAST_IOU_GAIN and pixels.chance <= MOST_CHANCE_OUTLINES:
         return (
             "better",

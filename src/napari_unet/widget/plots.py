@@ -21,8 +21,8 @@ class LearningCurve(QWidget):
 
     The loss (orange) is drawn from its own smallest to largest value, thin as it is and thick on
     average; the score (blue) from 0 to 1, with a dashed line where the model before stands. Its
-    last point is the score of what came out, as the table shows it. The
-    captions above name the latest values, the one below the time left.
+    last point is the score of what came out, as the table shows it. The captions above name the
+    latest values, the one below the time left.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
