@@ -24,6 +24,7 @@ from napari_unet.runs.report import read_report, write_report
 from napari_unet.runs.rounds import Rounds
 from napari_unet.runs.schedule import WARM_UP, learning_rate
 from napari_unet.runs.thresholds import AS_GOOD
+from napari_unet.runs.verdict import Verdict
 from napari_unet.settings import (
     Architecture,
     FinetuneSettings,
@@ -120,20 +121,23 @@ def test_a_model_of_bright_objects_learns_dark_ones_from_one_box(bright_model):
     assert losses[-1] < losses[0]
 
 
-def test_the_old_model_is_judged_at_its_best_too(model, monkeypatch):
+@pytest.mark.parametrize("outcome", ["better", "not better"])
+def test_a_better_model_is_held_against_the_old_one_at_its_best(model, outcome, monkeypatch):
     asked = []
-    real = module.compare
 
-    def ask(before, after, misfits, old_at_best):
+    def ask(before, after, misfits, old_at_best=None):
         asked.append((before, old_at_best))
-        return real(before, after, misfits, old_at_best)
+        return Verdict(outcome, "", {})
 
     monkeypatch.setattr(module, "compare", ask)
     result = finetune(model, [box_sample(3, size=(160, 320))], FAST)
-    ((before, at_best),) = asked
-    assert at_best.scores.main >= before.main - AS_GOOD
-    assert 0 < at_best.threshold < 1
-    assert at_best.smallest_px == result.report["instances"]["after"]["min_size"]
+    (_, nothing), *more = asked
+    assert nothing is None
+    assert len(more) == (outcome == "better")
+    for before, at_best in more:
+        assert at_best.scores.main >= before.main - AS_GOOD
+        assert 0 < at_best.threshold < 1
+        assert at_best.smallest_px == result.report["instances"]["after"]["min_size"]
 
 
 def test_labels_that_were_moved_are_told_before_the_first_step_and_in_the_verdict(model):

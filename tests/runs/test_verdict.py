@@ -86,6 +86,7 @@ def test_only_a_better_model_is_taken(before, after, outcome, sentence):
 
 def test_every_object_is_told_once_as_found_missed_or_in_a_merged_or_split_label():
     text = compare(scores(30, 50, 3, merged=20), scores(44, 50, 1, merged=4)).text
+    assert "AP 0.86 instead of 0.57, 44 of 50" in text, "why more or fewer objects may be better"
     assert "44 of 50 objects found instead of 30, 2 missed instead of 0, " in text
     assert "4 merged or split instead of 20, 1 spurious label instead of 3" in text
     text = compare(scores(30, 50), scores(50, 50)).text

@@ -239,7 +239,8 @@ def finetune_steps(
 
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
-        before = after = old_at_best = None
+        before = after = None
+        threshold = segment.instances.threshold
         if split.is_judged:
             if not rounds.before:
                 rounds.before = yield from look_steps(model, planes, split.masks, segment)
@@ -279,17 +280,20 @@ def finetune_steps(
             if rounds.is_check:  # stopped in it
                 found = yield from look_steps(rounds.learner.model, planes, split.masks, segment)
             if fits:
-                fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
-                old_at_best = OldAtBest(*(yield from fitting), looked_at.instances.min_size)
                 fitting = background.run(score_fitted, model.card, found, looked_at)
                 after, threshold = yield from fitting
-                looked_at = with_threshold(looked_at, threshold)
             else:
                 after = yield from background.run(score, model.card, found, segment)
+        judged = [misfit.told for misfit in misfits if misfit.is_in(split.masks)]
+        verdict = compare(before, after, judged)
+        if fits and verdict.outcome == "better":
+            fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
+            old_at_best = OldAtBest(*(yield from fitting), looked_at.instances.min_size)
+            verdict = compare(before, after, judged, old_at_best)
+        if fits and split.is_judged:
+            looked_at = with_threshold(looked_at, threshold)
     if kept is not None and not goes_on:
         kept.remove()
-    judged = [misfit.told for misfit in misfits if misfit.is_in(split.masks)]
-    verdict = compare(before, after, judged, old_at_best)
     taught = _describe_samples(planes)
     learned = Learned(
         parent=model.card.name,

@@ -182,9 +182,12 @@ def _judge_classes(before: Scores, after: Scores, pixels: Difference) -> tuple[O
 
 
 def _found(before: Scores, after: Scores) -> str:
-    """Say what became of the objects, in numbers of the table that add up to all of them."""
+    """Say what became of AP and the objects, in numbers of the table that add up to all."""
     (new, found), (old, found_before) = _fates(after), _fates(before)
-    parts = [f"{found} of {found + sum(new[:2])} objects found instead of {found_before}"]
+    parts = [
+        f"AP {after.main:.2f} instead of {before.main:.2f}",
+        f"{found} of {found + sum(new[:2])} objects found instead of {found_before}",
+    ]
     for name, now, was in zip(("missed", "merged or split"), new, old, strict=False):
         parts += [f"{now} {name} instead of {was}"] if now or was else []
     if new[2] or old[2]:
