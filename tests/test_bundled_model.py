@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_unet.models.model import Model
 
 LARGEST_BYTES = 10_000_000
-NAMES = ("nuclei", "em-membranes")
+NAMES = ("nuclei", "cells", "em-membranes")
 NUCLEI_SCORE = "AP50 pooled, DSB2018 val fluorescence"
 RAND_SCORE = "adapted Rand error at the best threshold, ISBI 2012 sections 20-23"
 CELL_SCORE = "AP50 of the cells, pooled, ISBI 2012 sections 20-23"
@@ -34,6 +34,11 @@ PIXEL_SCORE = "pixel error at the best threshold, ISBI 2012 sections 20-23"
 @pytest.fixture(scope="module")
 def nuclei() -> Model:
     return load_model("nuclei")
+
+
+@pytest.fixture(scope="module")
+def cells() -> Model:
+    return load_model("cells")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,8 @@ def test_the_cards_say_what_the_models_learnt_from(cards):
     assert cards["nuclei"].outputs == ("foreground", "distance")
     assert "CC0" in cards["nuclei"].training_data
     assert "10.1038/s41592-019-0612-7" in cards["nuclei"].training_data
+    assert cards["cells"].parent == "nuclei"
+    assert "drawn pictures" in cards["cells"].training_data
     assert cards["em-membranes"].outputs == ("membrane", "foreground")
     assert "Sections 0-19" in cards["em-membranes"].training_data
 
@@ -118,6 +125,20 @@ def test_drawn_nuclei_are_found_whatever_their_grey_values(nuclei):
     assert evaluate(segment(nuclei, sixteen_bit), truth)["ap50"] > 0.8
     shuffled = np.random.default_rng(0).permutation(image.ravel()).reshape(image.shape)
     assert evaluate(segment(nuclei, shuffled), truth)["ap50"] < 0.1  # control
+
+
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_cells_sees_objects_brighter_and_darker_than_what_lies_between(cells, is_dark):
+    image, truth = round_nuclei((160, 208), 30, seed=1)
+    shown = image.max() - image if is_dark else image
+    assert evaluate(segment(cells, shown), truth)["ap50"] > 0.7
+
+
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_cells_parts_cells_at_dark_and_at_bright_membranes(cells, is_dark):
+    image, truth = drawn_cells(256, 60, seed=0)
+    shown = image.max() - image if is_dark else image
+    assert evaluate(segment(cells, shown, "YX"), truth)["ap50"] > 0.5
 
 
 def test_drawn_cells_are_parted_by_their_membranes(membranes):
@@ -136,12 +157,13 @@ def test_an_empty_image_has_no_nuclei(nuclei, shape):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_score_on_real_images_is_the_one_on_the_card(nuclei, data_dir):
-    folder = data_dir / "images" / "dsb2018"
-    scores = [evaluate(segment(nuclei, image, "YX"), truth) for image, truth in val_images(folder)]
+@pytest.mark.parametrize("name", ["nuclei", "cells"])
+def test_the_score_on_real_images_is_the_one_on_the_card(name, data_dir):
+    model, folder = load_model(name), data_dir / "images" / "dsb2018"
+    scores = [evaluate(segment(model, image, "YX"), truth) for image, truth in val_images(folder)]
     assert len(scores) == 45
     found = pooled(scores)["ap50"]
-    assert found == pytest.approx(nuclei.card.scores[NUCLEI_SCORE], abs=0.003)
+    assert found == pytest.approx(model.card.scores[NUCLEI_SCORE], abs=0.003)
 
 
 @pytest.mark.slow

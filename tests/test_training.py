@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from napari_unet.models.card import Card
 from napari_unet.network.unet import UNet
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
     from tests.conftest import Blobs
 
-SCRIPTS = ("train_nuclei", "train_nuclei_histology", "train_em_membranes", "choose_objects")
+SCRIPTS = (
+    "train_nuclei",
+    "train_cells",
+    "train_nuclei_histology",
+    "train_em_membranes",
+    "choose_objects",
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def training() -> SimpleNamespace:
     """Return the modules of training/, which find each other as when a script is started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "training"))
-        names = ("planes", "crops", "trainer", "challenge", "objects", *SCRIPTS)
+        names = ("planes", "crops", "trainer", "challenge", "objects", "drawn", *SCRIPTS)
         return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -133,6 +140,45 @@ def test_the_network_for_colours_sees_dark_where_the_other_one_sees_bright(train
     with torch.inference_mode():
         colours = training.train_nuclei_histology.see_colours(net).eval()
         assert torch.allclose(colours(-image.expand(1, 3, 16, 16)), net(image), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def drawn(training) -> list:
+    return training.drawn.draw_planes(3 * len(training.drawn.KINDS), seed=1)
+
+
+def test_drawn_pictures_are_the_same_for_the_same_seed(training, drawn):
+    again, *_ = training.drawn.draw_planes(1, seed=1)
+    other, *_ = training.drawn.draw_planes(1, seed=2)
+    assert np.array_equal(again.image, drawn[0].image)
+    assert np.array_equal(again.labels, drawn[0].labels)
+    assert not np.array_equal(other.image, drawn[0].image)
+
+
+def test_each_drawn_object_is_one_piece_of_some_size(training, drawn):
+    for plane in drawn:
+        assert plane.labels.shape == plane.image.shape[1:]
+        assert np.isfinite(plane.image).all()
+        numbers, areas = np.unique(plane.labels[plane.labels > 0], return_counts=True)
+        assert len(numbers) >= 5, plane.name
+        assert areas.min() >= training.drawn.LEAST_PX
+        for number, window in enumerate(ndimage.find_objects(plane.labels), start=1):
+            if window is not None:
+                assert ndimage.label(plane.labels[window] == number)[1] == 1, plane.name
+
+
+def test_drawn_cells_have_a_membrane_between_them(drawn):
+    (plane, *_) = (plane for plane in drawn if "tissue" in plane.name)
+    labels = plane.labels
+    across = (labels[:, 1:] > 0) & (labels[:, :-1] > 0)
+    assert (labels[:, 1:] == labels[:, :-1])[across].all()
+
+
+def test_drawn_objects_are_bright_in_some_pictures_and_dark_in_others(drawn):
+    inside = [plane.image[0][plane.labels > 0].mean() for plane in drawn]
+    outside = [plane.image[0][plane.labels == 0].mean() for plane in drawn]
+    brighter = np.greater(inside, outside)
+    assert 0.2 < brighter.mean() < 0.8
 
 
 def test_nuclei_never_learns_from_the_stained_tissue_it_is_tried_on(training):
