@@ -183,7 +183,8 @@ def _lit(rng: Generator, labels: Labels, radius: float) -> Float:
         rim = rng.uniform(0.08, 0.25) * radius + 0.8
         profile = rng.uniform(0.25, 0.7) + rng.uniform(0.3, 0.8) * np.exp(-((depth / rim) ** 2))
     mottled = 1 + rng.uniform(0, 0.3) * texture(rng, shape, rng.uniform(0.8, 3.5))
-    spotted = 1 - rng.uniform(0, 0.6) * np.clip(texture(rng, shape, rng.uniform(1.5, 3)) - 1.3, 0, 1)
+    darker = rng.uniform(0, 0.6)
+    spotted = 1 - darker * np.clip(texture(rng, shape, rng.uniform(1.5, 3)) - 1.3, 0, 1)
     brightness = np.exp(_evenly_different(rng, labels, rng.uniform(0.05, 0.6)))
     light = np.where(labels > 0, brightness * profile * mottled * spotted, 0.0)
     if rng.random() < 0.35:  # as in phase contrast
@@ -204,10 +205,12 @@ def _clutter(rng: Generator, shape: tuple[int, int], labels: Labels, radius: flo
         light += 6 * rng.uniform(0.3, 1) * blurred(specks, rng.uniform(0.8, 1.6))
     if rng.random() < 0.4:
         ghosts, _ = lay_out(rng, shape, 0.12 / (np.pi * radius**2), radius, 0.0)
-        light += rng.uniform(0.1, 0.6) * blurred((ghosts > 0) * 1.0, rng.uniform(0.35, 0.7) * radius)
+        shown = rng.uniform(0.1, 0.6)
+        light += shown * blurred((ghosts > 0) * 1.0, rng.uniform(0.35, 0.7) * radius)
     if rng.random() < 0.25:  # the cell around the nucleus
         body = ndimage.distance_transform_edt(labels == 0)
-        light += rng.uniform(0.05, 0.3) / (1 + np.exp((body - radius * rng.uniform(0.4, 1.5)) / 1.5))
+        shown, reach = rng.uniform(0.05, 0.3), radius * rng.uniform(0.4, 1.5)
+        light += shown / (1 + np.exp((body - reach) / 1.5))
     return light
 
 
@@ -230,7 +233,7 @@ def _evenly_different(rng: Generator, labels: Labels, spread: float) -> Float:
 
 
 def _whole(labels: Labels) -> Labels:
-    """Number connected pieces anew and leave out the smallest."""
+    """Give each connected piece a number of its own and leave out the smallest."""
     pieces = np.zeros_like(labels)
     number = 0
     for index, window in enumerate(ndimage.find_objects(labels), 1):
