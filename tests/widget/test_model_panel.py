@@ -68,6 +68,34 @@ def test_a_refused_file_leaves_the_model_in_use(dock) -> None:
     assert "Git LFS pointer" in find(dock, "status").text()
 
 
+def test_of_models_asked_for_while_another_one_loads_the_last_is_used(dock) -> None:
+    told = []
+    dock.session.told.connect(told.append)
+    for path in ("/weights/first.pth", "/weights/second.pth", "/weights/third.pth"):
+        dock.load_model_file(path)
+    while dock.engine.running:
+        job = dock.engine.running
+        job.answer(**loaded(job.parameters["model"], name=Path(job.parameters["model"]).stem))
+    assert dock.session.model.path == Path("/weights/third.pth")
+    assert not [text for text in told if "still running" in text]
+
+
+def test_a_model_asked_for_while_one_that_fails_loads_is_used(dock) -> None:
+    dock.load_model_file("/weights/broken.pth")
+    dock.load_model_file("/weights/good.pth")
+    dock.engine.last.fail("broken.pth is damaged.")
+    dock.engine.last.answer(**loaded("/weights/good.pth"))
+    assert dock.session.model.path == Path("/weights/good.pth")
+
+
+def test_nothing_is_loaded_after_the_window_was_closed(dock) -> None:
+    dock.load_model_file("/weights/first.pth")
+    dock.load_model_file("/weights/second.pth")
+    dock.engine.status = "closed"
+    dock.engine.last.cancel()
+    assert dock.engine.last.parameters["model"] == "/weights/first.pth"
+
+
 def test_the_reading_in_use_goes_to_every_job(dock) -> None:
     load(dock)
     assert not dock.model_panel.readings.native.isHidden()

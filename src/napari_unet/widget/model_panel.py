@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from napari_unet.settings import Normalization
 from napari_unet.widget.card_dialog import CardDialog
 from napari_unet.widget.card_trial import CardTrial
 from napari_unet.widget.channels import MEAN, list_sources
+from napari_unet.widget.engine import Job
 from napari_unet.widget.fields import choice, column, named, row, text_line
 from napari_unet.widget.model_menu import ModelMenu
 from napari_unet.widget.pictures import grey_plane
@@ -55,6 +57,7 @@ class ModelPanel:
         self._extra: list[tuple[str, str, Card]] = []
         self._opened: dict[str, Card] = {}
         """By reference; the list of files does not know the cards of weights from elsewhere."""
+        self._loading: Job | None = None
         self.model = choice(
             "model",
             "Model",
@@ -124,10 +127,23 @@ class ModelPanel:
     # -- actions ------------------------------------------------------------------------------
 
     def load(self, path: str | Path) -> None:
-        """Load a model by name or file and make it the one in use."""
-        self._session.start(
+        """Load a model by name or file and make it the one in use.
+
+        Of several that are asked for in a row, as when a window opens with one or a file is dropped
+        on it at once, the last is used.
+        """
+        before = self._loading
+        if before is not None and before.is_running:
+            before.finished.connect(partial(self._load_after, path))
+            return
+        self._loading = self._session.start(
             "Loading the model", "load", self._on_loaded, quiet=True, model=str(path)
         )
+
+    def _load_after(self, path: str | Path) -> None:
+        """Load what was asked for meanwhile, unless the window was closed meanwhile."""
+        if self._session.engine.status != "closed":
+            self.load(path)
 
     def load_first(self, remembered: str = "") -> None:
         """Load the model used last, else the first of the list."""
