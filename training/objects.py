@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from crops import Crops, CropSettings, make_lesson
-from planes import Plane, sampling_odds
+from planes import Plane, object_size_px, sampling_odds
 from trainer import say
 
 from napari_unet.arrays.metrics import evaluate, pooled
 from napari_unet.arrays.targets import separation_weights
-from napari_unet.models.card import DISTANCE, FOREGROUND
+from napari_unet.models.card import DISTANCE, FOREGROUND, Card
 from napari_unet.models.model import Model, load_model, save_model
 from napari_unet.runs.labelling import find_labels
 from napari_unet.runs.predict import predict
-from napari_unet.settings import InstanceSettings, SegmentSettings
+from napari_unet.settings import InstanceSettings, Normalization, SegmentSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from napari_unet.models.card import Card
 
 OUTPUTS = (FOREGROUND, DISTANCE)
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
@@ -38,6 +37,21 @@ CITE = (
     "Caicedo et al. (2019), Nature Methods, doi:10.1038/s41592-019-0612-7 (images)",
     "Ronneberger, Fischer, Brox (2015), U-Net, doi:10.1007/978-3-319-24574-4_28",
 )
+
+
+def make_card(planes: Sequence[Plane], **told: Any) -> Card:
+    """Say what a model that labels nuclei is; ``told`` is what differs from one to another."""
+    return Card(
+        normalization=Normalization(kind="percentile", low=1.0, high=99.8),
+        outputs=OUTPUTS,
+        instances=InstanceSettings(fill_holes=True),
+        object_size_px=object_size_px(planes),
+        licence="BSD-3-Clause",
+        authors=AUTHORS,
+        cite=CITE,
+        created=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        **told,
+    )
 
 
 def make_crops(planes: Sequence[Plane], card: Card, settings: CropSettings, seed: int) -> Crops:

@@ -10,21 +10,22 @@ from the train split only; the val split gives the scores on the card, and nothi
 
 from __future__ import annotations
 
-import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from crops import Crops, CropSettings, make_lesson
 from drawn import draw_planes
-from objects import AUTHORS, CITE, DATA_SCIENCE_BOWL, OUTPUTS, finish, score, told
-from planes import Plane, count_objects, object_size_px, read_planes, sampling_odds
+from objects import DATA_SCIENCE_BOWL, finish, make_card, score, told
+from planes import Plane, count_objects, read_planes, sampling_odds
 from train_nuclei import ARCHITECTURE, MODALITIES
 from trainer import Recipe, Trainer, common_options, train
 
 from napari_unet.arrays.metrics import pooled
 from napari_unet.arrays.targets import separation_weights
-from napari_unet.models.card import Card
 from napari_unet.models.model import load_model
-from napari_unet.settings import InstanceSettings, Normalization
+
+if TYPE_CHECKING:
+    from napari_unet.models.card import Card
 
 START = "nuclei"
 DRAWN = 400
@@ -41,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     real, val = (read_planes(options.data, MODALITIES, split) for split in ("train", "val"))
     drawn = draw_planes(DRAWN, options.seed)
-    card = make_card(real, drawn)
+    card = describe(real, drawn)
     odds = [sampling_odds(real) * REAL_SHARE, np.full(DRAWN, (1 - REAL_SHARE) / DRAWN)]
     lessons = [
         make_lesson(plane, card, separation_weights(plane.labels)) for plane in (*real, *drawn)
@@ -59,18 +60,15 @@ def main() -> None:
     finish(model, [*real[::4], *drawn[:60]], val, options.out, "DSB2018 val fluorescence")
 
 
-def make_card(real: list[Plane], drawn: list[Plane]) -> Card:
+def describe(real: list[Plane], drawn: list[Plane]) -> Card:
     """Say what the model is and what it learns from."""
-    return Card(
+    return make_card(
+        real,
         name="cells",
         segments="A start to learn other images from: cells, nuclei, bacteria and the like, "
         "brighter or darker than what lies between, one label per object.",
         architecture=ARCHITECTURE,
         input_channels=("any, bright on dark or dark on bright",),
-        normalization=Normalization(kind="percentile", low=1.0, high=99.8),
-        outputs=OUTPUTS,
-        instances=InstanceSettings(fill_holes=True),
-        object_size_px=object_size_px(real),
         training_data=(
             f"{len(drawn)} drawn pictures of cells side by side, blobs and rods in any contrast, "
             f"with {count_objects(drawn):,} objects, and {len(real)} fluorescence images with "
@@ -78,11 +76,7 @@ def make_card(real: list[Plane], drawn: list[Plane]) -> Card:
             "in training, one crop in three with its contrast turned round. Started from the "
             "weights of the bundled model nuclei."
         ),
-        licence="BSD-3-Clause",
-        authors=AUTHORS,
-        cite=CITE,
         parent=START,
-        created=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )
 
 

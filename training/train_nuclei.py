@@ -8,26 +8,19 @@ train split only; the val split gives the scores on the card, and nothing is cho
 
 from __future__ import annotations
 
-import datetime
+from typing import TYPE_CHECKING
 
 from crops import CropSettings
-from objects import (
-    AUTHORS,
-    CITE,
-    DATA_SCIENCE_BOWL,
-    OUTPUTS,
-    finish,
-    make_crops,
-    score,
-    told,
-)
-from planes import Plane, count_objects, object_size_px, read_planes
+from objects import DATA_SCIENCE_BOWL, finish, make_card, make_crops, score, told
+from planes import Plane, count_objects, read_planes
 from trainer import Recipe, Trainer, common_options, train
 
 from napari_unet.arrays.metrics import pooled
-from napari_unet.models.card import Card
 from napari_unet.models.model import load_model
-from napari_unet.settings import Architecture, InstanceSettings, Normalization
+from napari_unet.settings import Architecture
+
+if TYPE_CHECKING:
+    from napari_unet.models.card import Card
 
 MODALITIES = ("fluorescence",)
 ARCHITECTURE = Architecture(widths=(16, 32, 64, 128, 256), norm="batch", bias=False, classes=2)
@@ -42,7 +35,7 @@ def main() -> None:
     parser.add_argument("--start", help="model to go on from; random weights if not given")
     options = parser.parse_args()
     planes, val = (read_planes(options.data, MODALITIES, split) for split in ("train", "val"))
-    card = make_card(planes)
+    card = describe(planes)
     trainer = Trainer(
         card,
         make_crops(planes, card, CROPS, options.seed),
@@ -56,27 +49,20 @@ def main() -> None:
     finish(model, planes, val, options.out, "DSB2018 val fluorescence")
 
 
-def make_card(planes: list[Plane]) -> Card:
+def describe(planes: list[Plane]) -> Card:
     """Say what the model is and what it learns from."""
-    return Card(
+    return make_card(
+        planes,
         name="nuclei",
         segments="Nuclei in fluorescence images (DNA stains such as DAPI or Hoechst), one label "
         "per nucleus.",
         architecture=ARCHITECTURE,
         input_channels=("nuclear stain, bright on dark",),
-        normalization=Normalization(kind="percentile", low=1.0, high=99.8),
-        outputs=OUTPUTS,
-        instances=InstanceSettings(fill_holes=True),
-        object_size_px=object_size_px(planes),
         training_data=(
             f"{len(planes)} fluorescence images with {count_objects(planes):,} nuclei of the "
             f"{DATA_SCIENCE_BOWL} Pixel size not given; magnified 0.5 to 2 times in training, one "
             "in ten shown dark on bright. No stained tissue."
         ),
-        licence="BSD-3-Clause",
-        authors=AUTHORS,
-        cite=CITE,
-        created=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )
 
 

@@ -11,27 +11,19 @@ chosen by it.
 
 from __future__ import annotations
 
-import datetime
+from typing import TYPE_CHECKING
 
 from crops import CropSettings
-from objects import (
-    AUTHORS,
-    CITE,
-    DATA_SCIENCE_BOWL,
-    OUTPUTS,
-    finish,
-    make_crops,
-    score,
-    told,
-)
-from planes import Plane, count_objects, object_size_px, read_planes
+from objects import DATA_SCIENCE_BOWL, finish, make_card, make_crops, score, told
+from planes import Plane, count_objects, read_planes
 from trainer import Recipe, Trainer, common_options, train
 
 from napari_unet.arrays.metrics import pooled
-from napari_unet.models.card import Card
 from napari_unet.models.model import load_model
 from napari_unet.network.unet import UNet
-from napari_unet.settings import InstanceSettings, Normalization
+
+if TYPE_CHECKING:
+    from napari_unet.models.card import Card
 
 MODALITIES = ("purple_on_white", "purple_on_purple")
 START = "cells"
@@ -48,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     planes, val = (read_planes(options.data, MODALITIES, split) for split in ("train", "val"))
     net = see_colours(load_model(options.start).net)
-    card = make_card(planes, net)
+    card = describe(planes, net)
     trainer = Trainer(
         card,
         make_crops(planes, card, CROPS, options.seed),
@@ -73,29 +65,22 @@ def see_colours(net: UNet) -> UNet:
     return widened
 
 
-def make_card(planes: list[Plane], net: UNet) -> Card:
+def describe(planes: list[Plane], net: UNet) -> Card:
     """Say what the model is and what it learns from."""
-    return Card(
+    return make_card(
+        planes,
         name="nuclei-histology",
         segments="Nuclei in stained tissue (haematoxylin and eosin, and the like) in transmitted "
         "light, one label per nucleus.",
         architecture=net.architecture,
         input_channels=COLOURS,
-        normalization=Normalization(kind="percentile", low=1.0, high=99.8),
-        outputs=OUTPUTS,
-        instances=InstanceSettings(fill_holes=True),
-        object_size_px=object_size_px(planes),
         training_data=(
             f"{len(planes)} images of stained tissue with {count_objects(planes):,} nuclei (purple "
             "on white and purple on purple, few fields of few slides) of the "
             f"{DATA_SCIENCE_BOWL} Pixel size not given; magnified 0.5 to 2 times in training. "
             "Started from the weights of the bundled model cells."
         ),
-        licence="BSD-3-Clause",
-        authors=AUTHORS,
-        cite=CITE,
         parent=START,
-        created=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )
 
 
