@@ -30,7 +30,7 @@ START = "cells"
 COLOURS = ("red", "green", "blue")
 CROPS = CropSettings(crop_px=160, zoom=(0.5, 2.0), grey_values=0.4)
 RECIPE = Recipe(learning_rate=1.5e-3, average_steps=200)
-STEPS = 800
+STEPS = 1600
 
 
 def main() -> None:
