@@ -16,6 +16,8 @@ import numpy as np
 from planes import Plane
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from skimage.measure import label
+from skimage.morphology import remove_small_objects
 
 from napari_unet.sample_data.layout import lay_out
 from napari_unet.sample_data.optics import blurred, texture
@@ -43,10 +45,9 @@ class Scene:
 
 def draw_planes(count: int, seed: int = 0) -> list[Plane]:
     """Draw pictures of all kinds in turn; the same seed draws the same ones."""
-    kinds = list(KINDS.items())
     planes = []
     for index in range(count):
-        name, draw = kinds[index % len(kinds)]
+        name, draw = KINDS[index % len(KINDS)]
         rng = np.random.default_rng([seed, index])
         scene = draw(rng, (SIDE_PX, SIDE_PX))
         image = _photographed(rng, scene.light).astype(np.float32)
@@ -62,14 +63,14 @@ def _tissue(rng: Generator, shape: tuple[int, int]) -> Scene:
     away = ndimage.distance_transform_edt(~edges)
     varying = width / 2 * np.exp(0.25 * texture(rng, shape, 8))
     membrane = 1 / (1 + np.exp(2.5 * (away - varying)))
-    inside = _evenly_different(rng, labels, rng.uniform(0.02, 0.25))
+    inside = _own_values(rng, labels, rng.uniform(0.02, 0.25))
     inside += rng.uniform(0, 0.12) * texture(rng, shape, rng.uniform(0.7, 4))
     if rng.random() < 0.6:
         inside += _organelles(rng, shape, labels)
     faint = np.exp(0.35 * texture(rng, shape, 25)) if rng.random() < 0.5 else 1.0
     light = inside * (1 - membrane) + membrane * rng.uniform(0.7, 1.6) * faint
     labels = np.where(away > varying, labels, 0)
-    return Scene(_whole(labels), light)
+    return Scene(_pieces(labels), light)
 
 
 def _blobs(rng: Generator, shape: tuple[int, int]) -> Scene:
@@ -111,13 +112,13 @@ def _rods(rng: Generator, shape: tuple[int, int]) -> Scene:
     return Scene(labels, _lit(rng, labels, width / 2) + _clutter(rng, shape, labels, width / 2))
 
 
-KINDS: dict[str, Callable[[Generator, tuple[int, int]], Scene]] = {
-    "tissue": _tissue,
-    "blobs": _blobs,
-    "dense tissue": _tissue,
-    "more blobs": _blobs,
-    "rods": _rods,
-}
+KINDS: tuple[tuple[str, Callable[[Generator, tuple[int, int]], Scene]], ...] = (
+    ("tissue", _tissue),
+    ("blobs", _blobs),
+    ("tissue", _tissue),
+    ("blobs", _blobs),
+    ("rods", _rods),
+)
 
 
 def _cells(rng: Generator, shape: tuple[int, int], size_px: float) -> Labels:
@@ -185,7 +186,7 @@ def _lit(rng: Generator, labels: Labels, radius: float) -> Float:
     mottled = 1 + rng.uniform(0, 0.3) * texture(rng, shape, rng.uniform(0.8, 3.5))
     darker = rng.uniform(0, 0.6)
     spotted = 1 - darker * np.clip(texture(rng, shape, rng.uniform(1.5, 3)) - 1.3, 0, 1)
-    brightness = np.exp(_evenly_different(rng, labels, rng.uniform(0.05, 0.6)))
+    brightness = np.exp(_own_values(rng, labels, rng.uniform(0.05, 0.6)))
     light = np.where(labels > 0, brightness * profile * mottled * spotted, 0.0)
     if rng.random() < 0.35:  # as in phase contrast
         light -= rng.uniform(0.3, 0.9) * blurred((labels > 0).astype(float), rng.uniform(2, 5))
@@ -225,27 +226,18 @@ def _organelles(rng: Generator, shape: tuple[int, int], labels: Labels) -> Float
     return light
 
 
-def _evenly_different(rng: Generator, labels: Labels, spread: float) -> Float:
+def _own_values(rng: Generator, labels: Labels, spread: float) -> Float:
     """Give each object a value of its own, of mean 0."""
     values = rng.normal(0, spread, int(labels.max()) + 1)
     picked: Float = values[labels]
     return picked
 
 
-def _whole(labels: Labels) -> Labels:
+def _pieces(labels: Labels) -> Labels:
     """Give each connected piece a number of its own and leave out the smallest."""
-    pieces = np.zeros_like(labels)
-    number = 0
-    for index, window in enumerate(ndimage.find_objects(labels), 1):
-        if window is None:
-            continue
-        parts, count = ndimage.label(labels[window] == index)
-        for part in range(1, count + 1):
-            mask = parts == part
-            if mask.sum() >= LEAST_PX:
-                number += 1
-                pieces[window][mask] = number
-    return pieces
+    pieces = label(labels, connectivity=1)
+    large: Labels = remove_small_objects(pieces, max_size=LEAST_PX - 1)
+    return large
 
 
 def _photographed(rng: Generator, light: Float) -> Float:

@@ -33,6 +33,7 @@ REAL_SHARE = 0.45  # of the crops
 CROPS = CropSettings(crop_px=160, zoom=(0.5, 2.0), inverted=0.35, grey_values=0.7, noise=0.15)
 RECIPE = Recipe(learning_rate=1.5e-3)
 STEPS = 1600
+EVERY_REAL, FIRST_DRAWN = 4, 60  # of what it learns from: for the threshold and the smallest object
 
 
 def main() -> None:
@@ -57,7 +58,8 @@ def main() -> None:
         compiled=options.compile,
     )
     model = train(trainer, options, lambda model: told(pooled(score(model, val).values())))
-    finish(model, [*real[::4], *drawn[:60]], val, options.out, "DSB2018 val fluorescence")
+    some = [*real[::EVERY_REAL], *drawn[:FIRST_DRAWN]]
+    finish(model, some, val, options.out, "DSB2018 val fluorescence")
 
 
 def describe(real: list[Plane], drawn: list[Plane]) -> Card:

@@ -290,8 +290,7 @@ def finetune_steps(
             fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
             old_at_best = OldAtBest(*(yield from fitting), looked_at.instances.min_size)
             verdict = compare(before, after, judged, old_at_best)
-        if fits and split.is_judged:
-            looked_at = with_threshold(looked_at, threshold)
+        looked_at = with_threshold(looked_at, threshold)
     if kept is not None and not goes_on:
         kept.remove()
     taught = _describe_samples(planes)
