@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from napari_unet.models.card import Card
-from napari_unet.runs.evaluate import Part, score
+from napari_unet.runs.evaluate import score
+from napari_unet.runs.judged import Part
 from napari_unet.runs.thresholds import TRIED, fit_threshold, score_fitted, with_threshold
 from napari_unet.settings import Architecture, InstanceSettings, SegmentSettings
 

@@ -17,6 +17,7 @@ from napari_unet.runs.zoom import (
     rescaled,
     resize,
     resize_labels,
+    resize_part,
     zoomed_shape,
 )
 from napari_unet.settings import InstanceSettings, SegmentSettings
@@ -81,6 +82,22 @@ def test_labels_scale_without_new_numbers_and_back_onto_themselves() -> None:
     small = resize_labels(labels, (15, 20))
     assert set(np.unique(small)) == set(range(12))
     np.testing.assert_array_equal(resize_labels(small, labels.shape), labels)
+
+
+@pytest.mark.parametrize("other", [(23, 41), (131, 97), (60, 140)])
+def test_a_part_is_scaled_as_in_its_plane(other) -> None:
+    shape = (60, 80)
+    maps = np.random.default_rng(0).random((2, *shape), np.float32)
+    whole = resize(maps, other)
+    for part in ((slice(16, 48), slice(8, 80)), (slice(0, 60), slice(0, 33))):
+        wanted = rescaled(part, shape, other)
+        scaled = resize_part(maps[:, *part], part, shape, wanted, other)
+        expected = whole[:, *wanted]
+        assert scaled.shape == expected.shape
+        inner = (slice(None), slice(4, -4), slice(4, -4))  # beside the part nothing is known
+        np.testing.assert_allclose(scaled[inner], expected[inner], atol=1e-6)
+        corner = (slice(None), *(slice(None, -4) if s.start == 0 else slice(4, -4) for s in part))
+        np.testing.assert_allclose(scaled[corner], expected[corner], atol=1e-6)
 
 
 def test_an_image_enlarged_and_told_so_gives_the_enlarged_result(model, blobs) -> None:

@@ -1,7 +1,8 @@
 """How well a model does where the truth is known.
 
 A model is judged the way it is used: the whole plane's grey values, the same tiles, the same
-search for objects. Only the plane's other end is spared: the network looks at what was vouched
+search for objects at the size of the image (:mod:`napari_unet.runs.judged`). Only the plane's other
+end is spared: the network looks at what was vouched
 for and at the halo around it, which gives the same values (for networks that measure all they
 see at once, instance norm for example, nearly the same). Whether one model is better than another
 is told in :mod:`napari_unet.runs.verdict`.
@@ -18,12 +19,12 @@ from napari_unet.arrays import metrics
 from napari_unet.errors import LabelsError
 from napari_unet.models.model import Model, check_model
 from napari_unet.runs.background import Background
+from napari_unet.runs.judged import Part, at_image_size, truth_in
 from napari_unet.runs.labelling import find_labels
 from napari_unet.runs.places import Tally, divide, place_of
 from napari_unet.runs.predict import predict_steps
 from napari_unet.runs.progress import Job, drive
 from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
-from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import Normalization, SegmentSettings, given_or_default
 
 if TYPE_CHECKING:
@@ -38,18 +39,6 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Judged = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], Mask]
     """Labels, truth and where it is known, of one plane."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What a model gives for a part of a plane, and what is true there."""
-
-    probability: NDArray[np.float32]
-    """Shape (K, Y, X), 0..1."""
-    truth: NDArray[np.int32]
-    """Shape (Y, X): objects or classes."""
-    mask: Mask
-    """Shape (Y, X): where to judge."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +205,9 @@ def look_steps(
         if mask.any():
             area = grown_box(mask, model.net.halo, model.net.stride)
             image = plane.image[(slice(None), *area)]
-            probability = yield from predict_steps(scaled, image, "CYX", settings)
-            parts.append(Part(probability, plane.truth[area], mask[area]))
+            seen = yield from predict_steps(scaled, image, "CYX", settings)
+            probability = at_image_size(plane, area, seen)
+            parts.append(Part(probability, *truth_in(plane, area, mask)))
     if not parts:
         raise LabelsError("Nothing is vouched for, so there is nothing to judge on.")
     return parts
@@ -260,9 +250,9 @@ def find_in(card: Card, parts: Sequence[Part], segment: SegmentSettings) -> list
     list of (ndarray of int32, ndarray of int32, ndarray of bool)
         Of each part, the labels, the truth, and where it is known.
     """
-    instances = segment.instances.scaled(choose_zoom(card, segment))
     return [
-        (find_labels(card, part.probability, instances), part.truth, part.mask) for part in parts
+        (find_labels(card, part.probability, segment.instances), part.truth, part.mask)
+        for part in parts
     ]
 
 

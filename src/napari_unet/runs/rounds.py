@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from napari_unet.runs.crops import Crops
-from napari_unet.runs.evaluate import Part
 from napari_unet.runs.held_out import objects_in
+from napari_unet.runs.judged import Part, truth_in
 from napari_unet.runs.learner import Learner
 from napari_unet.runs.mixing import cautious_share, mixed
 from napari_unet.runs.places import count_places
@@ -238,7 +238,7 @@ class Rounds:
             if mask.any():
                 area = grown_box(mask, net.halo, net.stride)
                 probability = tensors[str(len(parts))].numpy()
-                parts.append(Part(probability, plane.truth[area], mask[area]))
+                parts.append(Part(probability, *truth_in(plane, area, mask)))
         return parts
 
 

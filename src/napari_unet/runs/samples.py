@@ -16,7 +16,7 @@ from napari_unet.arrays.channels import pick_channels
 from napari_unet.arrays.corrections import join_outside
 from napari_unet.arrays.normalize import measure, normalize
 from napari_unet.errors import ImageError, LabelsError, ModelError, described
-from napari_unet.runs.zoom import choose_zoom, resize, resize_labels, zoomed_shape
+from napari_unet.runs.zoom import choose_zoom, rescaled, resize, resize_labels, zoomed_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,22 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
+class Original:
+    """The same part of the image at its own size: what labels are held against."""
+
+    truth: NDArray[np.int32]
+    """Shape (Y, X): as in the plane, under the same numbers."""
+    vouched: Mask
+    """Shape (Y, X): where the truth is known."""
+    origin: tuple[int, int]
+    """Its first pixel (Y, X) in the image."""
+    shape: tuple[int, ...]
+    """Size (Y, X) of the whole image."""
+    seen_shape: tuple[int, ...]
+    """Size (Y, X) of the whole image as the network sees it."""
+
+
+@dataclass(frozen=True, eq=False)
 class Plane:
     """A sample as the network sees it, cut to what was vouched for and its surroundings.
 
@@ -71,6 +87,8 @@ class Plane:
     """Its first pixel (Y, X) in the whole plane, at the size the network sees."""
     name: str = ""
     """As the sample's."""
+    original: Original | None = None
+    """At the size of the image; None where the network sees it at that size."""
 
 
 def check_samples(samples: Sequence[Sample], card: Card) -> None:
@@ -198,7 +216,6 @@ def prepare_plane(
     )
     if shape != labels.shape:
         channels = resize(channels, shape)
-        labels, vouched, changed = (resize_labels(m, shape) for m in (labels, vouched, changed))
     image = normalize(channels, statistics, segment.invert)
     if card.labels == "semantic":
         truth, cut = labels.astype(np.int32), np.zeros(labels.shape, bool)
@@ -206,15 +223,31 @@ def prepare_plane(
         truth, cut = join_outside(labels, vouched)
         # What has no pixel in the checked area is nobody's word, not even as a neighbour.
         truth = np.where(np.isin(truth, np.unique(truth[vouched])), truth, 0)
-    area = grown_box(vouched, reach_px, stride)
+    seen = [resize_labels(each, shape) for each in (truth, vouched, changed, cut)]
+    area = grown_box(seen[1], reach_px, stride)
     return Plane(
         np.ascontiguousarray(image[(slice(None), *area)]),
-        truth[area],
-        vouched[area],
-        changed[area],
-        cut[area],
-        (area[0].start, area[1].start),
-        sample.name,
+        truth=seen[0][area],
+        vouched=seen[1][area],
+        changed=seen[2][area],
+        cut=seen[3][area],
+        origin=(area[0].start, area[1].start),
+        name=sample.name,
+        original=None if shape == labels.shape else _original(truth, vouched, area, shape),
+    )
+
+
+def _original(
+    truth: NDArray[np.int32], vouched: Mask, area: Sequence[slice], seen_shape: tuple[int, ...]
+) -> Original:
+    """Cut out what lies in an area of the plane that the network sees."""
+    rows, columns = rescaled(area, seen_shape, truth.shape)
+    return Original(
+        truth[rows, columns],
+        vouched[rows, columns],
+        (rows.start, columns.start),
+        truth.shape,
+        seen_shape,
     )
 
 

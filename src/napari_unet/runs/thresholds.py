@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unet.models.card import Card
-    from napari_unet.runs.evaluate import Part, Scores
+    from napari_unet.runs.evaluate import Scores
+    from napari_unet.runs.judged import Part
     from napari_unet.settings import SegmentSettings
 
     Tried = dict[float, tuple[float, float]]

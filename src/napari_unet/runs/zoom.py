@@ -122,11 +122,50 @@ def resize(maps: NDArray[Any], shape: Sequence[int]) -> NDArray[np.floating[Any]
     return result
 
 
+def resize_part(
+    maps: NDArray[Any],
+    part: Sequence[slice],
+    shape: Sequence[int],
+    wanted: Sequence[slice],
+    other: Sequence[int],
+) -> NDArray[np.floating[Any]]:
+    """Scale a part of a plane to where it lies in the plane of another size.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (C, Y, X)
+        What the part holds; beyond it, its outermost pixels go on.
+    part : sequence of slice
+        Where it lies in its plane, one per axis.
+    shape : sequence of int
+        Size (Y, X) of that plane.
+    wanted : sequence of slice
+        What is wanted of the plane of the other size.
+    other : sequence of int
+        The other size (Y, X).
+
+    Returns
+    -------
+    ndarray of float32 or float64, shape (C, *wanted)
+        What :func:`resize` of the whole plane gives there.
+    """
+    for axis, span in enumerate(part):  # smooth scaling goes axis by axis: so does this
+        beside = [(0, 0)] * maps.ndim
+        beside[axis + 1] = (span.start, shape[axis] - span.stop)
+        size = list(maps.shape[1:])
+        size[axis] = other[axis]
+        scaled = resize(np.pad(maps, beside, mode="edge"), size)
+        maps = scaled[(slice(None), *[slice(None)] * axis, wanted[axis])]
+    return maps
+
+
 def resize_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     """Scale labels or masks (*spatial) to another size: each pixel takes its nearest's value."""
-    at = [
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
-        for new, old in zip(shape, labels.shape, strict=True)
-    ]
+    at = [nearest(new, old) for new, old in zip(shape, labels.shape, strict=True)]
     scaled: NDArray[Any] = labels[np.ix_(*at)]
     return scaled
+
+
+def nearest(new: int, old: int) -> NDArray[np.intp]:
+    """Return which of ``old`` pixels along an axis is nearest to each of ``new`` ones."""
+    return np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
