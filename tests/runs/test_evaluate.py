@@ -23,12 +23,7 @@ INSTANCES = InstanceSettings(min_size=4)
 @pytest.fixture
 def model(tiny_unet) -> Model:
     """A network with random weights: its labels are arbitrary, and that is enough to compare."""
-    card = Card(
-        name="tiny",
-        architecture=tiny_unet.architecture,
-        instances=INSTANCES,
-        object_size_px=20,
-    )
+    card = Card(name="tiny", architecture=tiny_unet.architecture, instances=INSTANCES)
     return Model(tiny_unet, card)
 
 
@@ -63,23 +58,6 @@ def test_judging_a_part_gives_what_the_whole_image_gives_there(model, blobs, run
     plane = prepare_plane(sample, model.card, inverted, model.net.halo, model.net.stride)
     _, other = run_to_end(judge_steps(model, [plane], [plane.vouched], inverted))
     assert other.iou != scores.iou, "else the settings were not honoured"
-
-
-@pytest.mark.parametrize("object_size_px", [11.0, 33.0])
-def test_a_part_of_a_scaled_image_is_judged_by_the_labels_that_the_person_sees(
-    model, blobs, object_size_px
-):
-    """Found in the image as the network sees it, they would be others."""
-    settings = SegmentSettings(instances=INSTANCES, object_size_px=object_size_px)
-    mask = np.zeros(blobs.labels.shape, bool)
-    mask[41:93, 57:122] = True
-    labels = segment(model, blobs.image, "YX", settings)
-    assert len(np.unique(labels[mask])) > 2, "else there is nothing to compare"
-    scores = evaluate(model, [Sample(blobs.image[np.newaxis], blobs.labels, mask)], settings)
-    whole = metrics.evaluate(labels, blobs.labels, mask)
-    assert scores.iou == pytest.approx(whole["iou"], abs=0.002)
-    for name in ("tp", "fp", "fn", "merged", "split"):  # a label is cut where the halo ends
-        assert scores.as_dict()[name] == pytest.approx(whole[name], abs=1)
 
 
 def test_labels_outside_of_what_is_vouched_for_do_not_count(model, blobs):
