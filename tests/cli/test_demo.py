@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from napari_unet.errors import UnetError
 from napari_unet.runs import demo
 
 
@@ -15,6 +16,24 @@ def test_a_place_that_cannot_be_written_is_told_before_the_loop_runs(
     done = run("demo", "--out", tmp_path / "file", "--steps", "1")
     assert done.status == 1
     assert "cannot be written" in done.err
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds", "steps"),
+    [((), None, demo.TRAINING.steps), (("--seconds", "5"), 5, None), (("--steps", "7"), None, 7)],
+)
+def test_without_a_budget_steps_are_counted_so_that_a_busy_computer_learns_as_much(
+    run, tmp_path, monkeypatch, said, seconds, steps
+):
+    asked = []
+
+    def remember(out, settings, *, seed):
+        asked.append((settings.seconds, settings.steps))
+        raise UnetError("enough")
+
+    monkeypatch.setattr(demo, "demo_steps", remember)
+    run("demo", "--out", tmp_path / "d", *said)
+    assert asked == [(seconds, steps)]
 
 
 def test_before_and_after_and_the_files_are_told(run, threshold_model, tmp_path, monkeypatch):

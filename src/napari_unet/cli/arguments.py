@@ -140,7 +140,7 @@ def _add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="where to write; default: demo",
     )
     parser.add_argument("--gui", action="store_true", help="show the result in napari")
-    _add_budget(parser)
+    _add_budget(parser, default="220 steps, about a minute")
     add_fields(parser, FinetuneSettings, "seed")
     add_fields(parser, SegmentSettings, "device")
 
@@ -328,10 +328,10 @@ def _add_assume(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_budget(parser: argparse.ArgumentParser) -> None:
+def _add_budget(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add the budget of a training: time or steps."""
     group = parser.add_mutually_exclusive_group()
-    add_fields(group, FinetuneSettings, "seconds", "steps")
+    add_fields(group, FinetuneSettings, "seconds", "steps", default=default)
 
 
 def _add_segmenting(parser: argparse.ArgumentParser, but_for: Sequence[str] = ()) -> None:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def run_demo(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run the loop, write its files, and say whether it helped."""
     from napari_unet.cli.window import require_window
-    from napari_unet.runs.demo import demo_steps
+    from napari_unet.runs.demo import TRAINING, demo_steps
     from napari_unet.runs.progress import drive
 
     if options.gui:
         require_window()
-    settings = finetune_settings(options)
+    settings = finetune_settings(options, TRAINING)
     check_writable(options.out / "report.json")
     job = demo_steps(options.out, settings, seed=settings.seed)
     result = drive(job, progress=console.progress)

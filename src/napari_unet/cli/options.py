@@ -90,8 +90,17 @@ def segment_settings(options: argparse.Namespace, card: Card) -> SegmentSettings
     return base.replace(**{**own, "instances": instances})
 
 
-def finetune_settings(options: argparse.Namespace) -> FinetuneSettings:
+def finetune_settings(
+    options: argparse.Namespace, usual: FinetuneSettings | None = None
+) -> FinetuneSettings:
     """Build the settings of a training: the command line, then a replayed run, then the usual.
+
+    Parameters
+    ----------
+    options : Namespace
+        The command line.
+    usual : FinetuneSettings, optional
+        What holds where nothing is said; if not given, the defaults.
 
     Raises
     ------
@@ -102,7 +111,7 @@ def finetune_settings(options: argparse.Namespace) -> FinetuneSettings:
     values = given(options, FinetuneSettings)
     budget = {"steps": "seconds", "seconds": "steps"}  # one replaces the other
     values.update({budget[name]: None for name in budget if name in values})
-    return (replayed or FinetuneSettings()).replace(**values)
+    return (replayed or usual or FinetuneSettings()).replace(**values)
 
 
 def _replayed(
