@@ -7,6 +7,7 @@ import pytest
 
 from napari_unet.errors import ImageError, LabelsError, ModelError
 from napari_unet.models.card import Card
+from napari_unet.runs import samples as sampling
 from napari_unet.runs.held_out import objects_in
 from napari_unet.runs.samples import (
     Sample,
@@ -152,3 +153,21 @@ def test_one_number_for_many_objects_is_taken_for_many_objects():
     labels = np.minimum(discs((64, 80)), 1)
     plane = prepare_plane(sample(labels=labels), CARD, SegmentSettings(), 0)
     assert objects_in(plane, plane.vouched) == len(np.unique(discs((64, 80)))) - 1
+
+
+def test_of_a_large_image_only_what_is_near_is_gone_through(monkeypatch) -> None:
+    """Objects far from what is checked cost no time: there may be thousands."""
+    gone_through = []
+    real = sampling.join_outside
+
+    def remember(labels, mask):
+        gone_through.append(labels.shape)
+        return real(labels, mask)
+
+    monkeypatch.setattr(sampling, "join_outside", remember)
+    large = sample(discs((640, 800)), box((640, 800), 300, 300, 340, 350))
+    for settings in (SegmentSettings(), SegmentSettings(object_size_px=40)):
+        card = CARD.replace(object_size_px=20)
+        plane = prepare_plane(large, card, settings, 8)
+        assert plane.vouched.any()
+        assert max(gone_through.pop()) <= 50 + 2 * 8 * 2

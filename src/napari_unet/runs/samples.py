@@ -16,7 +16,14 @@ from napari_unet.arrays.channels import pick_channels
 from napari_unet.arrays.corrections import join_outside
 from napari_unet.arrays.normalize import measure, normalize
 from napari_unet.errors import ImageError, LabelsError, ModelError, described
-from napari_unet.runs.zoom import choose_zoom, rescaled, resize, resize_labels, zoomed_shape
+from napari_unet.runs.zoom import (
+    choose_zoom,
+    nearest,
+    rescaled,
+    resize,
+    resize_labels,
+    zoomed_shape,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,55 +207,54 @@ def prepare_plane(
     ImageError
         If the channels do not fit the network.
     """
-    labels = np.asarray(sample.labels)
-    vouched = _vouched(sample)
-    shape = zoomed_shape(labels.shape, choose_zoom(card, segment))
-    if not resize_labels(vouched, shape).any():
+    whole = np.shape(sample.labels)
+    shape = zoomed_shape(whole, choose_zoom(card, segment))
+    vouched = resize_labels(_vouched(sample), shape)
+    if not vouched.any():
         return None
+    area = grown_box(vouched, reach_px, stride)
     channels = pick_channels(
         np.asarray(sample.image), segment.channels, card.architecture.in_channels
     )
     statistics = measure(channels, card.normalization)
-    changed = (
-        np.zeros(labels.shape, bool)
-        if sample.changed is None
-        else _as_mask(sample.changed) & vouched
-    )
-    if shape != labels.shape:
+    if shape != whole:
         channels = resize(channels, shape)
-    image = normalize(channels, statistics, segment.invert)
-    if card.labels == "semantic":
-        truth, cut = labels.astype(np.int32), np.zeros(labels.shape, bool)
-    else:
-        truth, cut = join_outside(labels, vouched)
-        # What has no pixel in the checked area is nobody's word, not even as a neighbour.
-        truth = np.where(np.isin(truth, np.unique(truth[vouched])), truth, 0)
-    seen = [resize_labels(each, shape) for each in (truth, vouched, changed, cut)]
-    area = grown_box(seen[1], reach_px, stride)
+    image = normalize(channels[(slice(None), *area)], statistics, segment.invert)
+    there = rescaled(area, shape, whole)
+    truth, known, changed, cut = _known(sample, card, there)
+    original = Original(truth, known, (there[0].start, there[1].start), whole, shape)
+    near = np.ix_(
+        *(
+            np.clip(nearest(new, old)[seen] - at.start, 0, at.stop - at.start - 1)
+            for new, old, seen, at in zip(shape, whole, area, there, strict=True)
+        )
+    )
     return Plane(
-        np.ascontiguousarray(image[(slice(None), *area)]),
-        truth=seen[0][area],
-        vouched=seen[1][area],
-        changed=seen[2][area],
-        cut=seen[3][area],
+        np.ascontiguousarray(image),
+        truth=truth[near],
+        vouched=known[near],
+        changed=changed[near],
+        cut=cut[near],
         origin=(area[0].start, area[1].start),
         name=sample.name,
-        original=None if shape == labels.shape else _original(truth, vouched, area, shape),
+        original=None if shape == whole else original,
     )
 
 
-def _original(
-    truth: NDArray[np.int32], vouched: Mask, area: Sequence[slice], seen_shape: tuple[int, ...]
-) -> Original:
-    """Cut out what lies in an area of the plane that the network sees."""
-    rows, columns = rescaled(area, seen_shape, truth.shape)
-    return Original(
-        truth[rows, columns],
-        vouched[rows, columns],
-        (rows.start, columns.start),
-        truth.shape,
-        seen_shape,
-    )
+def _known(
+    sample: Sample, card: Card, at: tuple[slice, ...]
+) -> tuple[NDArray[np.int32], Mask, Mask, Mask]:
+    """Return truth, what is vouched for, changed and cut in a part of a sample; see Plane."""
+    labels, vouched = np.asarray(sample.labels)[at], _vouched(sample)[at]
+    changed = np.zeros(labels.shape, bool)
+    if sample.changed is not None:
+        changed = _as_mask(np.asarray(sample.changed)[at]) & vouched
+    if card.labels == "semantic":
+        return labels.astype(np.int32), vouched, changed, np.zeros(labels.shape, bool)
+    truth, cut = join_outside(labels, vouched)
+    # What has no pixel in the checked area is nobody's word, not even as a neighbour.
+    truth = np.where(np.isin(truth, np.unique(truth[vouched])), truth, 0)
+    return truth, vouched, changed, cut
 
 
 def grown_box(mask: Mask, by_px: int, stride: int = 1) -> tuple[slice, slice]:
