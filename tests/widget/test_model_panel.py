@@ -98,8 +98,8 @@ def test_nothing_is_loaded_after_the_window_was_closed(dock) -> None:
 
 def test_the_reading_in_use_goes_to_every_job(dock) -> None:
     load(dock)
-    assert not dock.model_panel.readings.native.isHidden()
-    dock.model_panel.reading.value = 1
+    assert not dock.model_panel.readings.container.native.isHidden()
+    dock.model_panel.readings.reading.value = 1
     assert dock.engine.last.parameters["model"] == "/weights/net.pth#2"
     values = loaded("/weights/net.pth", **ASSUMED)
     dock.engine.last.answer(**values, readings=["one", "two"], reading=1)
@@ -112,7 +112,7 @@ def test_a_model_of_ours_shows_no_readings(dock) -> None:
     load(dock)
     dock.load_model_file("nuclei")
     dock.engine.last.answer(**loaded())
-    assert dock.model_panel.readings.native.isHidden()
+    assert dock.model_panel.readings.container.native.isHidden()
 
 
 def answer_trials(dock, count: int) -> TrialDialog:
@@ -148,7 +148,7 @@ def test_readings_and_scalings_are_tried_on_what_is_in_view_and_picked_by_lookin
 
 def test_a_picked_scaling_changes_the_card(dock) -> None:
     load(dock, readings=("",))
-    dock.model_panel.try_all()
+    dock.model_panel.readings.try_all()
     dialog = answer_trials(dock, 3)
     dialog.pick(1)
     find(dialog, "use_trial").click()
@@ -163,7 +163,7 @@ def test_without_an_image_trying_says_so(dock, qtbot) -> None:
     count = len(dock.engine.jobs)
     dock.session.viewer.layers.clear()
     qtbot.waitUntil(lambda: dock.segment_panel.image.value is None)
-    dock.model_panel.try_all()
+    dock.model_panel.readings.try_all()
     assert len(dock.engine.jobs) == count
     assert "Open an image first" in find(dock, "status").text()
 

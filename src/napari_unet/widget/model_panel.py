@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from magicgui.widgets import Container, PushButton
 from qtpy.QtWidgets import QFileDialog, QSizePolicy
 
 from napari_unet.errors import UnetError
 from napari_unet.models.card import Card
 from napari_unet.models.description import describe, introduce
-from napari_unet.models.library import Entry, list_models, misfit, user_folder, with_reading
-from napari_unet.settings import Normalization
+from napari_unet.models.library import Entry, list_models, misfit, user_folder
 from napari_unet.widget.card_dialog import CardDialog
 from napari_unet.widget.card_trial import CardTrial
 from napari_unet.widget.channels import MEAN, list_sources
 from napari_unet.widget.engine import Job
 from napari_unet.widget.fields import choice, column, named, row, text_line
 from napari_unet.widget.model_menu import ModelMenu
-from napari_unet.widget.pictures import grey_plane
+from napari_unet.widget.readings import Readings
 from napari_unet.widget.segment_panel import SegmentPanel
 from napari_unet.widget.session import LoadedModel, Session
-from napari_unet.widget.trial import piece_in_view
-from napari_unet.widget.trial_dialog import TrialDialog
 
 ENDINGS = "*.safetensors *.pth *.pt *.ckpt *.onnx *.h5 *.hdf5 *.keras *.zip *.yaml *.yml"
 OPEN_FILTER = f"Weights of a U-Net ({ENDINGS});;All files (*)"
@@ -37,7 +32,6 @@ SAVE_FORMATS = {
     "ONNX (*.onnx)": ("onnx", ".onnx"),
     "bioimage.io package (*.zip)": ("bioimageio", ".zip"),
 }
-MOST_TRIED = 4
 
 
 class ModelPanel:
@@ -85,27 +79,20 @@ class ModelPanel:
         self.menu = ModelMenu(session, self.load, self.refresh, self.more.native)
         self.more.native.setMenu(self.menu)
         self.summary = text_line("model_summary", "No model is loaded yet.")
-        self.reading = choice(
-            "reading",
-            "Reading",
-            "The weights fit several networks. Pick one here, or try them on the image.",
-            self._reading_choices,
+        self.readings = Readings(
+            session,
+            segment,
+            load=self.load,
+            change_card=self.change_card,
+            show_card=self.show_card,
         )
-        self.try_readings = named(
-            PushButton(text="Try on the image"),
-            "try_readings",
-            "Label what is in view in each way the file can be read, with grey values scaled in "
-            "the usual ways, and pick by looking.",
-        )
-        self.readings = row(self.reading, self.try_readings)
-        self.readings.visible = False
         self.card.native.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         chosen = row(self.model, self.card)
         chosen.label = "Model"
         self.container: Container = column(
             chosen,
             self.summary,
-            self.readings,
+            self.readings.container,
             row(self.open_model, self.save_model, self.more),
         )
         self._connect()
@@ -113,8 +100,6 @@ class ModelPanel:
     def _connect(self) -> None:
         session = self._session
         self.model.changed.connect(self._on_chosen)
-        self.reading.changed.connect(self._on_reading)
-        self.try_readings.changed.connect(self.try_all)
         self.open_model.changed.connect(self._on_open)
         self.save_model.changed.connect(self._on_save)
         self.card.changed.connect(lambda _: self.show_card())
@@ -188,30 +173,11 @@ class ModelPanel:
         )
         trial = CardTrial(self._session, self._segment, shown, dialog)
         dialog.saved.connect(
-            lambda changes, told: trial.then(lambda: self._change_card(shown, changes, told))
+            lambda changes, told: trial.then(lambda: self.change_card(shown, changes, told))
         )
         dialog.tried.connect(trial.ask)
         dialog.open()
         return dialog
-
-    def try_all(self) -> None:
-        """Run each reading of the file on what is in view, for the person to pick by looking.
-
-        Where the file does not say how grey values were scaled, the usual ways are tried, too.
-        """
-        model, image = self._session.model, self._segment.image.value
-        if model is None or image is None:
-            self._session.tell("Open an image first; the models are tried on what is in view.")
-            return
-        ways = _ways_of_scaling(model.card, image.dtype)
-        titles = _reading_titles(model)[:MOST_TRIED]
-        groups = {title: list(ways) for title in titles}
-        trials = [
-            {"reading": number, "card": changes}
-            for number in range(len(titles))
-            for changes in ways.values()
-        ]
-        self._try(model, groups, trials, len(ways))
 
     # -- private ------------------------------------------------------------------------------
 
@@ -252,11 +218,6 @@ class ModelPanel:
         sources = list_sources(image, axes, others)
         return misfit(card, axes, sum(source.index != MEAN for source in sources))
 
-    def _reading_choices(self) -> list[tuple[str, int]]:
-        model = self._session.model
-        titles = [] if model is None else _reading_titles(model)
-        return [(title, number) for number, title in enumerate(titles)]
-
     def _refit(self, _: Any = None) -> None:
         """List the models anew, as they fit the image now; the choice stays."""
         model = self._session.model
@@ -270,29 +231,6 @@ class ModelPanel:
         current = self._session.model
         if reference and (current is None or current.reference != reference):
             self.load(reference)
-
-    def _on_reading(self, reading: int | None) -> None:
-        model = self._session.model
-        if model is not None and reading is not None and reading != model.reading:
-            self.load(with_reading(model.path, reading))
-
-    def _take_trial(self, model: LoadedModel, trial: dict[str, Any]) -> None:
-        """Use what was picked: another reading, and a changed card where grey values differ."""
-        picked = replace(model, reading=trial["reading"])
-        if trial["card"]:
-            self._change_card(picked, trial["card"])
-        elif picked != model:
-            self.load(picked.reference)
-
-    def _adjust_trial(
-        self, model: LoadedModel, result: dict[str, Any], plain: int, trial: dict[str, Any]
-    ) -> None:
-        """Open the card of a reading that was tried; ``plain`` is the trial with it as it is."""
-        card = Card.model_validate(result["cards"][str(plain)])
-        facts = {**model.facts, "assumptions": result["assumptions"][str(plain)]}
-        self.show_card(
-            replace(model, card=card, facts=facts, reading=trial["reading"]), trial["card"]
-        )
 
     def _on_open(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
@@ -348,10 +286,20 @@ class ModelPanel:
         is_elsewhere = model is not None and model.card.source is not None
         return model.path.parent if model and is_elsewhere else user_folder().parent
 
-    def _change_card(
+    def change_card(
         self, model: LoadedModel, changes: dict[str, Any], told: dict[str, str] | None = None
     ) -> None:
-        """Save the model with a changed card, read as a person says, and use it."""
+        """Save a model with a changed card, and use it.
+
+        Parameters
+        ----------
+        model : LoadedModel
+            The one in use, or another reading of its file.
+        changes : dict
+            Fields of the card, as plain values.
+        told : dict of str to str, optional
+            What a person says of assumptions, by their names.
+        """
         self._session.start(
             "Saving the card",
             "edit_card",
@@ -360,47 +308,6 @@ class ModelPanel:
             model=model.reference,
             card=changes,
             assume=told or {},
-        )
-
-    def _try(
-        self,
-        model: LoadedModel,
-        groups: dict[str, list[str]],
-        trials: list[dict[str, Any]],
-        ways: int,
-    ) -> None:
-        """Run trials, so many of each reading, on a piece of what is in view; show what comes."""
-        subject = self._segment.subject()
-        if subject is None:
-            self._session.tell("Open an image first; the models are tried on what is in view.")
-            return
-        piece = piece_in_view(self._session.viewer, subject, model.card.architecture.spatial_dims)
-        settings = self._segment.settings(piece.channels, invert=subject.invert)
-
-        def show(result: dict[str, Any]) -> None:
-            """Let the person look."""
-            grey = grey_plane(piece.array, piece.axes, piece.channels)
-            dialog = TrialDialog(
-                groups, result, grey, model.reading * ways, parent=self.container.native.window()
-            )
-            dialog.picked.connect(lambda number: self._take_trial(model, trials[number]))
-            dialog.adjusted.connect(
-                lambda number: self._adjust_trial(
-                    model, result, number - number % ways, trials[number]
-                )
-            )
-            self._session.tell("Look which one marks your objects.")
-            dialog.open()
-
-        self._session.start(
-            "Trying on what is in view",
-            "try_models",
-            show,
-            arrays={"image": piece.array},
-            model=model.reference,
-            axes=piece.axes,
-            settings=settings.replace(tile_px=None).model_dump(mode="json"),
-            trials=trials,
         )
 
     def _on_loaded(self, result: dict[str, Any]) -> None:
@@ -425,20 +332,16 @@ class ModelPanel:
         if reference not in {path for _, path in self._model_choices()}:
             self._extra.append((_short_name(model), reference, model.card))
             self._refit()
-        with self.reading.changed.blocked():
-            self.reading.reset_choices()
-            self.reading.value = model.reading
-        self.reading.visible = len(model.readings) > 1
-        self.readings.visible = self.reading.visible or "normalization" in model.card.assumed
+        self.readings.show_model(model)
         self.summary.value = summarize(model)
         self.summary.tooltip = describe_card(model)
         self._on_busy(self._session.is_busy)
 
     def _on_busy(self, busy: bool) -> None:
         has_model = self._session.model is not None
-        self.model.enabled = self.open_model.enabled = self.reading.enabled = not busy
+        self.model.enabled = self.open_model.enabled = not busy
         self.save_model.enabled = self.card.enabled = not busy and has_model
-        self.try_readings.enabled = not busy
+        self.readings.set_busy(busy)
 
 
 def summarize(model: LoadedModel) -> str:
@@ -460,27 +363,6 @@ def summarize(model: LoadedModel) -> str:
 def describe_card(model: LoadedModel) -> str:
     """Return the card as text, for the tooltip."""
     return "\n".join(f"{name}: {text}" for name, text in describe(model.card, model.facts))
-
-
-def _reading_titles(model: LoadedModel) -> list[str]:
-    """Name the readings of a file; numbers keep them apart."""
-    if len(model.readings) == 1:
-        return [""]
-    return [f"Reading {n}: {title}".removesuffix(": ") for n, title in enumerate(model.readings, 1)]
-
-
-def _ways_of_scaling(card: Card, dtype: Any) -> dict[str, dict[str, Any]]:
-    """Return the changes of a card to try: the usual scalings if it is not known which is right."""
-    if "normalization" not in card.assumed:
-        return {"as it is": {}}
-    ways = {"mean 0, deviation 1": Normalization(kind="mean-std")}
-    if np.issubdtype(dtype, np.integer):
-        most = np.iinfo(dtype).max
-        ways[f"divided by {most}"] = Normalization(kind="divide", divisor=most)
-    else:
-        ways["as they are"] = Normalization(kind="none")
-    changes = {text: {"normalization": way.model_dump(mode="json")} for text, way in ways.items()}
-    return {"as it is": {}, **changes}
 
 
 def _missing(card: Card) -> list[str]:
