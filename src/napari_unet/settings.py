@@ -256,6 +256,16 @@ class InstanceSettings(Settings):
         description="Objects smaller than this are dropped (pixels; voxels in 3D).",
     )
     split: bool = Field(True, description="Split objects that touch each other.")
+    split_level: float = Field(
+        0.5,
+        ge=0.1,
+        le=0.9,
+        description=(
+            "How readily they are split: lower joins parts, higher parts more. Above this depth, "
+            "as the network gives it, lies the middle of an object; without meaning for networks "
+            "that give none (0.1..0.9)."
+        ),
+    )
     fill_holes: bool = Field(False, description="Fill holes that lie inside a single object.")
 
     def scaled(self, factor: float) -> Self:

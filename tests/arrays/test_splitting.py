@@ -82,6 +82,17 @@ def test_the_depth_of_the_network_says_where_the_middles_are():
     assert count(split_by_depth(blobs, shallow)) == 1
 
 
+def test_middles_that_meet_above_the_level_are_one():
+    blobs = components(disc(40, 40, 20))
+    dented = np.where(disc(40, 32, 7) | disc(40, 48, 7), 0.9, 0.45).astype(np.float32)
+    assert count(split_by_depth(blobs, dented)) == 2
+    assert count(split_by_depth(blobs, dented, 0.4)) == 1
+    joined = np.where(disc(40, 32, 7) | disc(40, 48, 7), 0.9, 0.55).astype(np.float32)
+    assert count(split_by_depth(blobs, joined)) == 1
+    assert count(split_by_depth(blobs, joined, 0.6)) == 2
+    assert count(split_by_depth(blobs, joined, 0.85)) == 1, "no seed reaches its peak"
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.booleans(), st.sampled_from([(60, 70), (12, 20, 20)]))
 def test_every_blob_is_cut_as_it_is_alone(seed, has_depth, shape):

@@ -59,18 +59,29 @@ def test_options_reach_the_segmentation(run, threshold_model, images, tmp_path) 
     common = ("segment", images / "a.tif", "--model", threshold_model, "--json", "--out")
     plain = run(*common, tmp_path / "1").json
     changed = run(
-        *common, tmp_path / "2", "--min-size", "400", "--no-split", "--tile-px", "64", "--invert"
+        *common,
+        tmp_path / "2",
+        "--min-size",
+        "400",
+        "--no-split",
+        "--tile-px",
+        "64",
+        "--invert",
+        "--split-level",
+        "0.4",
     ).json
     assert plain["settings"]["instances"] == {
         "threshold": 0.5,
         "min_size": 20,
         "split": True,
+        "split_level": 0.5,
         "fill_holes": False,
     }
     assert changed["settings"]["instances"] == {
         "threshold": 0.5,
         "min_size": 400,
         "split": False,
+        "split_level": 0.4,
         "fill_holes": False,
     }
     assert changed["settings"]["tile_px"] == 64

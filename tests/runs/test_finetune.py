@@ -136,8 +136,8 @@ def test_a_better_model_is_held_against_the_old_one_at_its_best(model, outcome, 
     assert len(more) == (outcome == "better")
     for before, at_best in more:
         assert at_best.scores.main >= before.main - AS_GOOD
-        assert 0 < at_best.threshold < 1
-        assert at_best.smallest_px == result.report["instances"]["after"]["min_size"]
+        assert 0 < at_best.instances.threshold < 1
+        assert at_best.instances.min_size == result.report["instances"]["after"]["min_size"]
 
 
 def test_labels_that_were_moved_are_told_before_the_first_step_and_in_the_verdict(model):

@@ -10,6 +10,7 @@ import pytest
 from napari_unet.runs.evaluate import Scores
 from napari_unet.runs.places import Tally
 from napari_unet.runs.verdict import OldAtBest, compare
+from napari_unet.settings import InstanceSettings
 
 
 def scores(found, of, wrong=0, iou=0.7, places=25, **others) -> Scores:
@@ -115,14 +116,14 @@ def test_the_numbers_of_the_verdict_can_be_reported():
 
 def test_what_the_old_model_can_do_at_another_threshold_needs_no_new_one():
     new = scores(43, 50, 2)
-    at_best = OldAtBest(scores(44, 50, 2), 0.6, 70)
+    at_best = OldAtBest(scores(44, 50, 2), InstanceSettings(threshold=0.6, min_size=70))
     verdict = compare(OLD, new, old_at_best=at_best)
     assert verdict.outcome == "not better"
     assert "43 of 50 objects found instead of 44" in verdict.text
-    assert "threshold 0.6 and drops labels below 70 px" in verdict.text
-    assert "The old model stays in use. Set these two under Segment" in verdict.text
+    assert "threshold 0.6, splits at 0.5 and drops labels below 70 px" in verdict.text
+    assert "The old model stays in use. Set these under Segment" in verdict.text
     assert verdict.evidence == compare(OLD, new).evidence
-    as_good = OldAtBest(new, 0.6, 70)
+    as_good = OldAtBest(new, InstanceSettings(threshold=0.6, min_size=70))
     assert compare(OLD, new, old_at_best=as_good) == compare(OLD, new)
     worse = scores(20, 50, 5)
     assert compare(OLD, worse, old_at_best=at_best) == compare(OLD, worse)

@@ -145,6 +145,22 @@ def find_classes(probability: Probability, activation: str = "softmax") -> Label
     return above
 
 
+def gives_depth(outputs: tuple[str, ...]) -> bool:
+    """Tell whether a network says how deep inside an object each pixel is.
+
+    Parameters
+    ----------
+    outputs : tuple of str
+        Names of its outputs.
+
+    Returns
+    -------
+    bool
+        If not, objects that touch are split at their necks.
+    """
+    return "distance" in outputs or "boundary" in outputs
+
+
 def _foreground(
     probability: Any, outputs: tuple[str, ...], window: tuple[slice, ...]
 ) -> Probability:

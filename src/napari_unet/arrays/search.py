@@ -195,7 +195,8 @@ class _Search:
         blob_at = np.where(mask, self._large_blobs(at), 0)
         parts, seeds = np.zeros_like(blob_at), np.zeros(1, np.intp)
         if self._settings.split:
-            parts, seeds = split_around_seeds(components(blob_at > 0), depth)
+            level = self._settings.split_level
+            parts, seeds = split_around_seeds(components(blob_at > 0), depth, level)
         count = len(self._joined.giants)
         # What has no seed in sight is the rest of its blob: one object.
         parts = np.where((parts == 0) & (blob_at > 0), len(seeds) - 1 + blob_at, parts)
@@ -247,7 +248,8 @@ class _Search:
         """Turn whole blobs into objects; return them in order, and where each begins."""
         labels = blobs
         if self._settings.split:
-            labels = split_at_necks(blobs) if depth is None else split_by_depth(blobs, depth)
+            level = self._settings.split_level
+            labels = split_at_necks(blobs) if depth is None else split_by_depth(blobs, depth, level)
         if self._settings.fill_holes:
             labels = fill_own_holes(labels, mask)
         flat = labels.ravel()

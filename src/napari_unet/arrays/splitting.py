@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     Depth = NDArray[np.floating[Any]]
     Labels = NDArray[np.int32]
 
-SEED_LEVEL = 0.5  # of the relative depth in an object: see arrays.targets
-SEED_PEAK = 0.65  # a seed must reach it somewhere: a shallow one is a dent in another's slope
+LEVEL = 0.5  # of the relative depth in an object: see arrays.targets
+LEAST_PEAK = 0.65  # a seed must reach it somewhere: a shallow one is a dent in another's slope
+PEAK_ABOVE_LEVEL = 0.1  # at least
 
 
-def split_by_depth(blobs: Labels, depth: Depth) -> Labels:
+def split_by_depth(blobs: Labels, depth: Depth, level: float = LEVEL) -> Labels:
     """Cut blobs in which the network marked the middles of several objects.
 
     Parameters
@@ -44,13 +45,15 @@ def split_by_depth(blobs: Labels, depth: Depth) -> Labels:
         Connected pixels 1..n, 0 is background.
     depth : ndarray of float, same shape, range 0..1
         How deep inside its object a pixel is.
+    level : float
+        Above it lies the middle of an object; where two middles meet above it, they are one.
 
     Returns
     -------
     ndarray of int32, same shape
         Objects in any order of their numbers; a blob with no seed or one is one object.
     """
-    parts, _ = _grown(blobs, depth, least=2)
+    parts, _ = _grown(blobs, depth, level, least=2)
     return _cut_crowded(blobs, parts)
 
 
@@ -71,7 +74,9 @@ def split_at_necks(blobs: Labels) -> Labels:
     return _cut_crowded(blobs, parts)
 
 
-def split_around_seeds(blobs: Labels, depth: Depth | None) -> tuple[Labels, NDArray[np.intp]]:
+def split_around_seeds(
+    blobs: Labels, depth: Depth | None, level: float = LEVEL
+) -> tuple[Labels, NDArray[np.intp]]:
     """Cut blobs of which this may be only a part, and tell where the middle of each object is.
 
     Parameters
@@ -80,6 +85,8 @@ def split_around_seeds(blobs: Labels, depth: Depth | None) -> tuple[Labels, NDAr
         Connected pixels 1..n, 0 is background.
     depth : ndarray of float, same shape, range 0..1, or None
         How deep inside its object a pixel is; measured if not given.
+    level : float
+        As for :func:`split_by_depth`.
 
     Returns
     -------
@@ -92,7 +99,7 @@ def split_around_seeds(blobs: Labels, depth: Depth | None) -> tuple[Labels, NDAr
     parts, seeds = (
         split_into_parts(blobs, only_crowded=False)
         if depth is None
-        else _grown(blobs, depth, least=1)
+        else _grown(blobs, depth, level, least=1)
     )
     at = np.flatnonzero(seeds)[::-1]
     first = np.zeros(parts.max(initial=0) + 1, np.intp)
@@ -105,9 +112,9 @@ def _cut_crowded(blobs: Labels, parts: Labels) -> Labels:
     return np.where(parts > 0, parts + blobs.max(initial=0), blobs)
 
 
-def _grown(blobs: Labels, depth: Depth, least: int) -> tuple[Labels, Labels]:
+def _grown(blobs: Labels, depth: Depth, level: float, least: int) -> tuple[Labels, Labels]:
     """Cut blobs of at least so many seeds by the network's depth; return the seeds, too."""
-    seeds = _seeds(blobs, depth)
+    seeds = _seeds(blobs, depth, level)
     packed = Packed(blobs, is_holding(blobs, seeds, least))
     height = -np.rint(np.clip(packed.take(depth), 0, 1) * STEPS)
     parts = np.zeros_like(blobs)
@@ -115,10 +122,10 @@ def _grown(blobs: Labels, depth: Depth, least: int) -> tuple[Labels, Labels]:
     return parts, seeds
 
 
-def _seeds(blobs: Labels, depth: Depth) -> Labels:
+def _seeds(blobs: Labels, depth: Depth, level: float) -> Labels:
     """Find the places of enough depth that reach a peak; others are left to their blob."""
-    places = components((blobs > 0) & (depth > SEED_LEVEL))
+    places = components((blobs > 0) & (depth > level))
     has_peak = np.zeros(places.max(initial=0) + 1, bool)
-    has_peak[places[depth > SEED_PEAK]] = True
+    has_peak[places[depth > max(LEAST_PEAK, level + PEAK_ABOVE_LEVEL)]] = True
     has_peak[0] = False
     return np.where(has_peak[places], places, 0)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_unet.models.card import Card
 
 
-INSTANCE_FIELDS = ("threshold", "min_size", "split", "fill_holes")
+INSTANCE_FIELDS = ("threshold", "min_size", "split", "split_level", "fill_holes")
 SEGMENT_FIELDS = (
     "channels",
     "invert",

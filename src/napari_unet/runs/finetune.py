@@ -46,7 +46,7 @@ from napari_unet.runs.samples import check_samples, prepare_plane, remarks_on
 from napari_unet.runs.schedule import Budget
 from napari_unet.runs.smallest import fit_smallest
 from napari_unet.runs.team import Team
-from napari_unet.runs.thresholds import score_fitted, with_threshold
+from napari_unet.runs.thresholds import score_fitted
 from napari_unet.runs.verdict import LOOK, OldAtBest, compare
 from napari_unet.runs.zoom import choose_zoom
 from napari_unet.settings import FinetuneSettings, SegmentSettings, given_or_default
@@ -240,7 +240,6 @@ def finetune_steps(
         # 2. Before
         curve = [] if kept is None else (yield from background.run(kept.restore, rounds, budget))
         before = after = None
-        threshold = segment.instances.threshold
         if split.is_judged:
             if not rounds.before:
                 rounds.before = yield from look_steps(model, planes, split.masks, segment)
@@ -275,22 +274,22 @@ def finetune_steps(
             yield from background.run(kept.save, rounds, budget, curve)
 
         # 4. After
+        fitted = looked_at.instances
         if split.is_judged:
             found = rounds.found
             if rounds.is_check:  # stopped in it
                 found = yield from look_steps(rounds.learner.model, planes, split.masks, segment)
             if fits:
                 fitting = background.run(score_fitted, model.card, found, looked_at)
-                after, threshold = yield from fitting
+                after, fitted = yield from fitting
             else:
                 after = yield from background.run(score, model.card, found, segment)
         judged = [misfit.told for misfit in misfits if misfit.is_in(split.masks)]
         verdict = compare(before, after, judged)
         if fits and verdict.outcome == "better":
             fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
-            old_at_best = OldAtBest(*(yield from fitting), looked_at.instances.min_size)
+            old_at_best = OldAtBest(*(yield from fitting))
             verdict = compare(before, after, judged, old_at_best)
-        looked_at = with_threshold(looked_at, threshold)
     if kept is not None and not goes_on:
         kept.remove()
     taught = _describe_samples(planes)
@@ -306,7 +305,7 @@ def finetune_steps(
     )
     card = _new_card(model, after, learned)
     if fits:  # on the card, the smallest object is told at the scale the network sees
-        card = card.replace(instances=suited.replace(threshold=looked_at.instances.threshold))
+        card = card.replace(instances=fitted.replace(min_size=suited.min_size))
     new_model = Model(rounds.result(), card)
     report = {
         "outcome": verdict.outcome,
@@ -323,7 +322,7 @@ def finetune_steps(
         "segment": segment.model_dump(mode="json"),
         "instances": {
             "before": own.model_dump(mode="json"),
-            "after": looked_at.instances.model_dump(mode="json"),
+            "after": fitted.model_dump(mode="json"),
         },
         "samples": [
             {"name": plane.name, **what} for plane, what in zip(planes, taught, strict=True)

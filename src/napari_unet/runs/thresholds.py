@@ -1,4 +1,4 @@
-"""At which probability an object begins: fitted on what networks had never seen.
+"""Where an object begins and what parts two of them: fitted on what networks had never seen.
 
 A network that has learned from few labels gives probabilities that are too high or too low on
 other images, and an object may be lost for the threshold alone. The check of a training
@@ -9,34 +9,45 @@ luck. Of those that are as good in the check a higher one is taken for the best:
 learned more and is surer of objects, so that on images it has not seen gaps between them close
 first. That reason alone carries no threshold beyond 0.7, however often one learns.
 
-The verdict is not judged on what the threshold was chosen by: whether the gain may be luck is asked
+The depth that such a network gives may have dents in the middle of an object, and objects come out
+in parts; or none between two, and they come out as one. So the level at which objects are split is
+fitted next, with that threshold, and goes half of the way, too, if it gains more than next to
+nothing.
+
+The verdict is not judged on what these two were chosen by: whether the gain may be luck is asked
 place by place (:mod:`napari_unet.runs.places`), and a fifth of the places at a time is seen with
-the threshold that the other four suggest. The scores that are shown are those with the fitted one.
+what the other four suggest. The scores that are shown are those with what all of them do.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unet.arrays.instances import gives_depth
 from napari_unet.runs.evaluate import find_in, score, tally
 from napari_unet.runs.places import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from napari_unet.models.card import Card
     from napari_unet.runs.evaluate import Scores
     from napari_unet.runs.judged import Part
-    from napari_unet.settings import SegmentSettings
+    from napari_unet.settings import InstanceSettings, SegmentSettings
 
     Tried = dict[float, tuple[float, float]]
-    """Of each threshold, the objects found, and these with all missed and all wrong labels."""
+    """Of each value, the objects found, and these with all missed and all wrong labels."""
+    Places = NDArray[np.bool_]
 
 TRIED = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-AS_GOOD = 0.02  # of AP: less makes no difference between two thresholds
+TRIED_LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7)
+AS_GOOD = 0.02  # of AP: less makes no difference between two values
 HIGHEST = 0.7  # to which a threshold goes that is as good as a lower one
 FOLDS = 5  # parts of the places, each seen with what the others suggest
 
@@ -57,21 +68,40 @@ def fit_threshold(usual: float, tried: Tried) -> float:
     float
         One of those that were tried; the old one if half of the way it is worse by much.
     """
-    ap = {threshold: right / whole if whole else 1.0 for threshold, (right, whole) in tried.items()}
-    best = min(ap, key=lambda threshold: (-ap[threshold], abs(threshold - usual)))
+    ap = _ap(tried)
+    best = _best(usual, ap)
     if not ap[best]:
         return usual
     as_good = [each for each in ap if ap[each] >= ap[best] - AS_GOOD]
     best = max([best, *(each for each in as_good if each <= max(HIGHEST, usual))])
-    middle = (usual + best) / 2
-    halfway = min(ap, key=lambda each: (round(abs(each - middle), 6), abs(each - best)))
+    halfway = _halfway(usual, best, ap)
     return halfway if ap[halfway] >= ap[usual] - AS_GOOD else usual
+
+
+def fit_level(usual: float, tried: Tried) -> float:
+    """Move the level at which objects are split towards the best one.
+
+    Parameters
+    ----------
+    usual : float
+        The level so far, 0..1.
+    tried : dict of float to (float, float)
+        As for :func:`fit_threshold`.
+
+    Returns
+    -------
+    float
+        One of those that were tried; the old one if hardly more is found at any other.
+    """
+    ap = _ap(tried)
+    halfway = _halfway(usual, _best(usual, ap), ap)
+    return halfway if ap[halfway] > ap[usual] + AS_GOOD else usual
 
 
 def score_fitted(
     card: Card, parts: Sequence[Part], segment: SegmentSettings
-) -> tuple[Scores, float]:
-    """Fit the threshold on what the check gave, and score it.
+) -> tuple[Scores, InstanceSettings]:
+    """Fit threshold and level on what the check gave, and score it.
 
     Parameters
     ----------
@@ -80,61 +110,90 @@ def score_fitted(
     parts : sequence of Part
         What it gave where it had not learned, and the truth.
     segment : SegmentSettings
-        How objects were found so far; their threshold is tried, too.
+        How objects were found so far; that is tried, too.
 
     Returns
     -------
     scores : Scores
-        Over all parts, with the fitted threshold; in their tallies each place is seen with what
-        the others suggest.
-    threshold : float
-        The fitted one, 0..1.
+        Over all parts, with what was fitted; in their tallies each place is seen with what the
+        others suggest.
+    fitted : InstanceSettings
+        How objects are found best.
     """
-    usual = segment.instances.threshold
-    objects, pixels = {}, {}
-    for threshold in sorted({usual, *TRIED}):
-        judged = find_in(card, parts, with_threshold(segment, threshold))
-        in_objects, pixels[threshold] = tally(card, judged)
-        if in_objects is None:
+    usual = segment.instances
+    levels = {usual.split_level}
+    if usual.split and gives_depth(card.outputs):
+        levels |= set(TRIED_LEVELS)
+
+    @cache
+    def tallied(threshold: float, level: float) -> tuple[Tally, Tally]:
+        """Count in each place what is right."""
+        instances = usual.replace(threshold=threshold, split_level=level)
+        judged = find_in(card, parts, segment.replace(instances=instances))
+        objects, pixels = tally(card, judged)
+        if objects is None:
             raise ValueError("a threshold was to be fitted for classes, which have none")
-        objects[threshold] = in_objects
-    fitted = fit_threshold(usual, _sums(objects))
-    seen = {
-        threshold: np.zeros(len(objects[usual].right), bool) for threshold in objects
-    }  # the places that are seen with each threshold
-    for fold in _folds(objects):
-        seen[fit_threshold(usual, _sums(objects, ~fold))] |= fold
-    scores = score(card, parts, with_threshold(segment, fitted))
-    return replace(scores, objects=_joined(objects, seen), pixels=_joined(pixels, seen)), fitted
+        return objects, pixels
+
+    def fit(where: Places) -> tuple[float, float]:
+        """Fit both on some places."""
+        threshold = fit_threshold(
+            usual.threshold,
+            {
+                each: _sums(tallied(each, usual.split_level)[0], where)
+                for each in sorted({usual.threshold, *TRIED})
+            },
+        )
+        tried = {each: _sums(tallied(threshold, each)[0], where) for each in sorted(levels)}
+        return threshold, fit_level(usual.split_level, tried)
+
+    at_usual = [tallied(each, usual.split_level)[0] for each in TRIED]
+    everywhere = np.ones(len(at_usual[0].right), bool)
+    threshold, level = fit(everywhere)
+    seen: dict[tuple[float, float], Places] = {}  # the places that are seen with each pair
+    for fold in _folds(at_usual):
+        pair = fit(~fold)
+        seen[pair] = seen.get(pair, ~everywhere) | fold
+    fitted = usual.replace(threshold=threshold, split_level=level)
+    scores = score(card, parts, segment.replace(instances=fitted))
+    objects, pixels = (
+        _joined([(tallied(*pair)[kind], where) for pair, where in seen.items()]) for kind in (0, 1)
+    )
+    return replace(scores, objects=objects, pixels=pixels), fitted
 
 
-def with_threshold(segment: SegmentSettings, threshold: float) -> SegmentSettings:
-    """Return the same settings with another threshold."""
-    return segment.replace(instances=segment.instances.replace(threshold=threshold))
+def _ap(tried: Tried) -> dict[float, float]:
+    """Return the AP at IoU 0.5 of each value; 1 if there is nothing to find and nothing found."""
+    return {value: right / whole if whole else 1.0 for value, (right, whole) in tried.items()}
 
 
-def _sums(objects: dict[float, Tally], where: slice | np.ndarray = slice(None)) -> Tried:
+def _best(usual: float, ap: dict[float, float]) -> float:
+    """Return the value of the highest AP; of several the one nearest to the usual one."""
+    return min(ap, key=lambda value: (-ap[value], abs(value - usual)))
+
+
+def _halfway(usual: float, best: float, ap: dict[float, float]) -> float:
+    """Return the value that was tried and is nearest to the middle of two."""
+    middle = (usual + best) / 2
+    return min(ap, key=lambda value: (round(abs(value - middle), 6), abs(value - best)))
+
+
+def _sums(objects: Tally, where: Places) -> tuple[float, float]:
     """Add up what is right, and all there is, over some places."""
-    return {
-        threshold: (float(each.right[where].sum()), float(each.whole[where].sum()))
-        for threshold, each in objects.items()
-    }
+    return float(objects.right[where].sum()), float(objects.whole[where].sum())
 
 
-def _folds(objects: dict[float, Tally]) -> list[np.ndarray]:
+def _folds(tallies: Sequence[Tally]) -> list[Places]:
     """Part the places, neighbours together, so that there is about as much in each part."""
-    is_used = np.any([each.whole.any(axis=1) for each in objects.values()], axis=0)
+    is_used = np.any([each.whole.any(axis=1) for each in tallies], axis=0)
     number = (np.cumsum(is_used) - is_used) * FOLDS // max(int(is_used.sum()), 1)
     return [number == fold for fold in range(FOLDS)]
 
 
-def _joined(tallies: dict[float, Tally], seen: dict[float, np.ndarray]) -> Tally:
-    """Take from each tally the places that are seen with its threshold."""
+def _joined(seen: Sequence[tuple[Tally, Places]]) -> Tally:
+    """Take from each tally the places that are seen with it."""
     right, whole = (
-        sum(
-            getattr(tallies[threshold], side) * where[:, np.newaxis]
-            for threshold, where in seen.items()
-        )
+        sum(getattr(each, side) * where[:, np.newaxis] for each, where in seen)
         for side in ("right", "whole")
     )
     return Tally(right, whole)

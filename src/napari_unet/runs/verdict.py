@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_unet.runs.evaluate import Scores
     from napari_unet.runs.places import Difference, Tally
+    from napari_unet.settings import InstanceSettings
 
 Outcome = Literal["better", "not better", "cannot judge"]
 
@@ -65,10 +66,8 @@ class OldAtBest:
 
     scores: Scores
     """On the same held-out labels."""
-    threshold: float
-    """Where an object begins, 0..1."""
-    smallest_px: int
-    """Labels below are dropped, in pixels."""
+    instances: InstanceSettings
+    """How it finds them then."""
 
 
 def compare(
@@ -124,10 +123,12 @@ def _if_needed(verdict: Verdict, old: OldAtBest, after: Scores) -> Verdict:
     """Take a better model back if the old one at its best finds more."""
     if old.scores.main <= after.main:
         return verdict
+    best = old.instances
     text = (
         f"Not better than the old model can be: {_found(old.scores, after)}, if that has the "
-        f"threshold {old.threshold:.2g} and drops labels below {old.smallest_px} px. {STAYS} "
-        "Set these two under Segment, or check one more region where it errs and retrain."
+        f"threshold {best.threshold:.2g}, splits at {best.split_level:.2g} and drops labels below "
+        f"{best.min_size} px. {STAYS} Set these under Segment, or check one more region where it "
+        "errs and retrain."
     )
     return replace(verdict, outcome="not better", text=text)
 

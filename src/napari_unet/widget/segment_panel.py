@@ -88,6 +88,8 @@ class SegmentPanel:
         named(self.min_size, "min_size", help_of(InstanceSettings, "min_size"))
         self.split = CheckBox(text="Split touching objects", label="", value=True)
         named(self.split, "split", help_of(InstanceSettings, "split"))
+        self.split_level = FloatSlider(label="Split level", min=0.1, max=0.9, step=0.01, value=0.5)
+        named(self.split_level, "split_level", help_of(InstanceSettings, "split_level"))
         self.fill_holes = CheckBox(text="Fill holes in objects", label="")
         named(self.fill_holes, "fill_holes", help_of(InstanceSettings, "fill_holes"))
         self.tile_px = SpinBox(label="Tile (px)", min=0, max=8192, step=16, value=0)
@@ -118,6 +120,7 @@ class SegmentPanel:
             self.threshold,
             self.min_size,
             self.split,
+            self.split_level,
             self.fill_holes,
         )
         self.advanced: Container = column(
@@ -138,7 +141,13 @@ class SegmentPanel:
         self.forget_tiles.changed.connect(self._segmenter.forget_tiles)
         self.tile_px.changed.connect(self.validate)
         self.object_size.changed.connect(self._on_object_size)
-        for control in (self.threshold, self.min_size, self.split, self.fill_holes):
+        for control in (
+            self.threshold,
+            self.min_size,
+            self.split,
+            self.split_level,
+            self.fill_holes,
+        ):
             control.changed.connect(self._on_objects_setting)
         session.model_changed.connect(self._on_model)
         session.busy_changed.connect(self.validate)
@@ -166,6 +175,7 @@ class SegmentPanel:
             threshold=round(float(self.threshold.value), 3),
             min_size=self.min_size.value,
             split=self.split.value,
+            split_level=round(float(self.split_level.value), 3),
             fill_holes=self.fill_holes.value,
         )
 
@@ -310,12 +320,14 @@ class SegmentPanel:
             self.threshold.value = best.threshold
             self.min_size.value = best.min_size
             self.split.value = best.split
+            self.split_level.value = best.split_level
             self.fill_holes.value = best.fill_holes
             self._relabel_timer.stop()
         self._suggested, self._usual = card, best
 
     def _on_objects_setting(self, _: Any = None) -> None:
         """Wait until the slider rests, then find the objects again."""
+        self.split_level.enabled = self.split.value
         self._relabel_timer.start()
 
     def _shown_plane(self, subject: Subject) -> dict[str, int]:
