@@ -53,7 +53,7 @@ class Settings(BaseModel):
         SettingError
             If a field does not exist or a value is out of its range.
         """
-        return checked(type(self), {**self.model_dump(), **changes})
+        return checked(type(self), {**self.model_dump(exclude_unset=True), **changes})
 
 
 def checked(kind: type[S], values: dict[str, Any]) -> S:
@@ -340,7 +340,11 @@ class SegmentSettings(Settings):
         ),
     )
     instances: InstanceSettings = Field(
-        InstanceSettings(), description="How objects are found in the network's output."
+        InstanceSettings(),
+        description=(
+            "How objects are found in the network's output. What is not given is as the card of "
+            "the model suggests, for this object size."
+        ),
     )
 
     @field_validator("channels")

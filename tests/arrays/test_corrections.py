@@ -121,6 +121,19 @@ def test_two_objects_of_one_number_on_either_side_of_the_edge_are_two():
     assert not cut.any()
 
 
+def test_an_object_across_the_gap_between_two_checked_areas_is_one():
+    labels = two_squares()
+    mask = np.ones(labels.shape, bool)
+    mask[4:6] = False  # a gap through both squares
+    joined, cut = join_outside(labels, mask)
+    assert len(np.unique(joined)) == 3
+    np.testing.assert_array_equal(joined > 0, labels > 0)
+    assert not cut.any()
+    split = labels.copy()
+    split[6:8, 2:8] = 3  # below the gap the person has named another one
+    assert len(np.unique(join_outside(split, mask)[0])) == 4
+
+
 def test_an_object_that_ends_where_the_checked_area_ends_is_cut():
     whole = np.where(disc((40, 60), (20, 30), 10), 1, 0)
     mask = np.zeros(whole.shape, bool)

@@ -6,7 +6,7 @@ import pytest
 
 from napari_unet.errors import SettingError
 from napari_unet.models.card import Card
-from napari_unet.settings import Architecture, InstanceSettings, Normalization
+from napari_unet.settings import Architecture, InstanceSettings, Normalization, SegmentSettings
 
 RGB = Architecture(widths=(3, 4), in_channels=3, classes=2)
 
@@ -47,6 +47,20 @@ def test_the_smallest_object_is_told_for_an_image_whose_objects_have_another_siz
     assert card.instances_at(10) == usual.replace(min_size=8)
     assert card.replace(object_size_px=None).instances_at(40) == usual
     assert card.instances_at(9999).min_size == 1_000_000, "no more than the setting takes"
+
+
+def test_what_is_not_said_of_how_objects_are_found_is_said_by_the_card() -> None:
+    own = InstanceSettings(threshold=0.6, min_size=30, fill_holes=True)
+    card = Card(name="x", architecture=Architecture(), instances=own, object_size_px=20)
+    assert card.complete(None).instances == own
+    assert card.complete(SegmentSettings(invert=True)).instances == own
+    scaled = card.complete(SegmentSettings(object_size_px=40))
+    assert scaled.instances == own.replace(min_size=120)
+    assert card.complete(scaled.replace(invert=True)).instances == scaled.instances
+    told = SegmentSettings(instances=InstanceSettings(threshold=0.5), object_size_px=40)
+    assert card.complete(told).instances == own.replace(threshold=0.5, min_size=120)
+    plain = InstanceSettings(**InstanceSettings().model_dump())
+    assert card.complete(SegmentSettings(instances=plain)).instances == plain, "all of it is said"
 
 
 def test_a_card_without_a_network_is_refused_in_a_short_sentence() -> None:

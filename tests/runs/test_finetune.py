@@ -156,6 +156,18 @@ def test_labels_that_were_moved_are_told_before_the_first_step_and_in_the_verdic
     assert finetune(model, [right], FAST).report["misfits"] == []
 
 
+def test_labels_that_cannot_be_right_are_told_again_where_nothing_can_be_judged(model):
+    right = box_sample(3, size=(160, 160))
+    turned = np.where(right.labelled, right.labels == 0, 0).astype(np.int32)
+    result = finetune(model, [Sample(right.image, turned, right.labelled)], FAST)
+    (misfit,) = result.report["misfits"]
+    assert result.before is None
+    assert result.outcome == "cannot judge"
+    assert misfit["reason"] in result.verdict
+    sizes = result.report["instances"]
+    assert sizes["after"]["min_size"] == sizes["before"]["min_size"], "wrong labels tell no size"
+
+
 @pytest.mark.slow
 def test_a_model_that_is_right_already_is_not_made_worse(bright_model):
     settings = FAST.replace(steps=30, crop_px=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_unet.errors import ImageError, LabelsError, ModelError
 from napari_unet.models.card import Card
@@ -41,6 +42,7 @@ def test_right_samples_pass_whatever_holds_them() -> None:
         ([Sample(IMAGE[0], LABELS)], ImageError, r"shape \(40, 50\).*Give image\[np.newaxis\]"),
         ([Sample(None, LABELS)], ImageError, r"shape \(\).*\(C, Y, X\) was expected"),
         ([Sample(IMAGE[:0], LABELS)], ImageError, r"shape \(0, 40, 50\)"),
+        ([Sample(np.zeros((40, 50, 3)), LABELS)], ImageError, r"np.moveaxis\(image, -1, 0\)"),
         ([Sample(IMAGE, None)], LabelsError, r"labels of a sample has the shape \(\), its image"),
         ([Sample(IMAGE, LABELS[:5])], LabelsError, r"the shape \(5, 50\), its image \(40, 50\)"),
         ([Sample(IMAGE, LABELS, labelled=True)], LabelsError, "labelled of a sample has"),
@@ -107,6 +109,20 @@ def test_a_plane_is_cut_to_what_is_vouched_for_on_the_grid() -> None:
     assert plane.vouched.sum() == mask.sum()
     nothing = Sample(IMAGE, LABELS, np.zeros_like(mask))
     assert prepare_plane(nothing, CARD, SegmentSettings(), 3, 4) is None
+
+
+def test_labels_that_look_like_classes_are_told_and_of_many_images_the_one_with_mixed_up_numbers():
+    many = np.zeros((60, 80), int)
+    many[5:55:10, 5:75:10] = many[6:56:10, 5:75:10] = many[7:57:10, 5:75:10] = 1
+    image = np.zeros((1, *many.shape), np.uint8)
+    (remark,) = remarks_on([Sample(image, many, name="b.tif")], CARD)
+    assert "The labels in b.tif have 1 number for 35 pieces, as classes have" in remark
+    own, _ = ndimage.label(many)
+    assert remarks_on([Sample(image, own)], CARD) == []
+    mixed = np.where(many, np.random.default_rng(0).integers(1, 99, many.shape), 0)
+    fine = Sample(image, np.pad(np.ones((20, 20), int), ((10, 30), (10, 50))))
+    with pytest.raises(LabelsError, match=r"vouched for in bad.tif are of 2 pixels or fewer"):
+        check_samples([*[fine] * 50, Sample(image, mixed, name="bad.tif")], CARD)
 
 
 def test_what_changed_may_be_any_array_of_0_and_others() -> None:

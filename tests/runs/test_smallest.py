@@ -32,6 +32,11 @@ def test_one_crumb_among_many_objects_does_not_count() -> None:
     assert fit_smallest([make_plane(*[2] * 5, *[20] * 40)], 20) == 2
 
 
+def test_specks_set_no_bound() -> None:
+    assert fit_smallest([make_plane(*[1] * 12)], 7) == 7
+    assert fit_smallest([], 7) == 7
+
+
 def test_objects_that_are_not_known_as_a_whole_do_not_count() -> None:
     half = (slice(None), slice(0, 90))  # the third square is known in part
     assert fit_smallest([make_plane(20, 20, 30, vouched=half)], 7) == round(400 / 7)

@@ -487,6 +487,21 @@ def test_a_retrained_model_keeps_the_thresholds_the_person_set(dock) -> None:
     assert panel.threshold.value == 0.5
 
 
+def test_how_readily_objects_are_split_comes_from_the_card_and_is_there_only_if_they_are(dock):
+    panel = dock.segment_panel
+    dock.load_model_file("other")
+    card = {"instances": {"split_level": 0.4}}
+    dock.engine.last.answer(**loaded("/models/other.safetensors", name="other", **card))
+    assert panel.split_level.value == 0.4
+    panel.split_level.value = 0.35
+    assert panel.instance_settings().split_level == 0.35
+    assert panel.split_level.enabled
+    panel.split.value = False
+    assert not panel.split_level.enabled
+    panel.split.value = True
+    assert panel.split_level.enabled
+
+
 def test_the_smallest_object_follows_the_object_size_unless_the_person_set_it(dock) -> None:
     panel = dock.segment_panel
     dock.load_model_file("sized")

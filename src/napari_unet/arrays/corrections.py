@@ -187,7 +187,8 @@ def join_outside(labels: Labels, mask: Mask) -> tuple[NDArray[np.int32], Mask]:
     -------
     joined : ndarray of int32
         The objects under new numbers: every connected part is an object of its own, also where
-        two share a number, and what meets along the edge of the area is one object.
+        two share a number, and what meets along the edge of the area is one object. Parts of one
+        number that are connected outside are one, too, as where a gap between two areas cuts it.
     cut : ndarray of bool
         Vouched pixels of objects that end exactly where the area ends, so that their true
         extent is unknown.
@@ -198,7 +199,7 @@ def join_outside(labels: Labels, mask: Mask) -> tuple[NDArray[np.int32], Mask]:
         If the shapes differ.
     """
     _refuse_other_shape(mask, labels.shape, "labels")
-    inside = separate_parts(np.where(mask, labels, 0))
+    inside = _connected_anywhere(separate_parts(np.where(mask, labels, 0)), labels)
     outside = separate_parts(np.where(mask, 0, labels))
     joined = np.where(outside > 0, outside + inside.max(initial=0), inside).astype(np.int32)
     ours, theirs = _across_the_edge(joined, mask)
@@ -208,6 +209,19 @@ def join_outside(labels: Labels, mask: Mask) -> tuple[NDArray[np.int32], Mask]:
         numbers[other] = own
     joined = numbers[joined]
     return joined, _cut_objects(joined, mask)
+
+
+def _connected_anywhere(parts: Labels, labels: Labels) -> NDArray[np.int32]:
+    """Make one of the parts that belong to one connected piece of the labels."""
+    from skimage.measure import label
+
+    pieces = np.asarray(label(labels, background=0, connectivity=1), np.int32)
+    is_part = parts > 0
+    first: dict[int, int] = {}
+    numbers = np.arange(parts.max(initial=0) + 1, dtype=np.int32)
+    for part, piece in _most_frequent(parts[is_part], pieces[is_part]).items():
+        numbers[part] = first.setdefault(piece, part)
+    return numbers[parts]
 
 
 def separate_parts(labels: Labels) -> NDArray[np.int32]:

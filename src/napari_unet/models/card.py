@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from napari_unet.network.graph import Graph
-from napari_unet.settings import Architecture, InstanceSettings, Normalization, Settings
+from napari_unet.settings import (
+    Architecture,
+    InstanceSettings,
+    Normalization,
+    SegmentSettings,
+    Settings,
+    given_or_default,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,3 +197,26 @@ class Card(Settings):
         if object_size_px is None or self.object_size_px is None:
             return self.instances
         return self.instances.scaled(object_size_px / self.object_size_px)
+
+    def complete(self, settings: SegmentSettings | None) -> SegmentSettings:
+        """Let the card say how objects are found, as far as the settings do not.
+
+        Parameters
+        ----------
+        settings : SegmentSettings or None
+            As they were given.
+
+        Returns
+        -------
+        SegmentSettings
+            The same, with all that was not given of how objects are found.
+
+        Raises
+        ------
+        SettingError
+            If something else was given.
+        """
+        settings = given_or_default(settings, SegmentSettings())
+        told = settings.instances.model_dump(exclude_unset=True)
+        usual = self.instances_at(settings.object_size_px)
+        return settings.replace(instances=usual.replace(**told))

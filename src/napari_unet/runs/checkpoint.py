@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_unet.settings import FinetuneSettings, SegmentSettings
 
 KEY = "napari_unet_checkpoint"
-VERSION = 3
+VERSION = 4
 SECONDS_BETWEEN = 15.0
 LARGEST_SHARE = 0.05  # of the time that writing may take
 PARTS = {

@@ -25,7 +25,7 @@ from napari_unet.runs.places import Tally, divide, place_of
 from napari_unet.runs.predict import predict_steps
 from napari_unet.runs.progress import Job, drive
 from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
-from napari_unet.settings import Normalization, SegmentSettings, given_or_default
+from napari_unet.settings import Normalization, SegmentSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,7 +139,7 @@ def evaluate_steps(
         Several times a second.
     """
     check_model(model)
-    segment = given_or_default(segment, SegmentSettings(instances=model.card.instances))
+    segment = model.card.complete(segment)
     check_samples(samples, model.card)
     with Background() as background:
         planes = []

@@ -179,7 +179,7 @@ def finetune_steps(
     """
     check_model(model)
     settings = given_or_default(settings, FinetuneSettings())
-    segment = given_or_default(segment, SegmentSettings(instances=model.card.instances))
+    segment = model.card.complete(segment)
     segment = segment.replace(device=settings.device)
     budget = Budget(settings)
     check_samples(samples, model.card)
@@ -226,7 +226,8 @@ def finetune_steps(
 
         looked_at, suited = segment, model.card.instances
         if fits:
-            least = fit_smallest(planes, model.card.instances.min_size)
+            right = () if misfits else planes  # of wrong labels the sizes say nothing
+            least = fit_smallest(right, model.card.instances.min_size)
             suited = model.card.instances.replace(min_size=least)
             looked_at = segment.replace(
                 instances=model.card.replace(instances=suited).instances_at(size)
@@ -234,7 +235,7 @@ def finetune_steps(
             if looked_at != segment:
                 yield Note(
                     f"The new model drops labels below {looked_at.instances.min_size} px instead "
-                    f"of {own.min_size}: so much smaller than the checked objects is no object."
+                    f"of {own.min_size}: the checked objects are all larger."
                 )
 
         # 2. Before
@@ -284,7 +285,9 @@ def finetune_steps(
                 after, fitted = yield from fitting
             else:
                 after = yield from background.run(score, model.card, found, segment)
-        judged = [misfit.told for misfit in misfits if misfit.is_in(split.masks)]
+        judged = [
+            misfit.told for misfit in misfits if misfit.is_in(split.masks) or not split.is_judged
+        ]
         verdict = compare(before, after, judged)
         if fits and verdict.outcome == "better":
             fitting = background.run(score_fitted, model.card, rounds.before, looked_at)

@@ -152,7 +152,7 @@ def segment(
         If ``cancel`` became true.
     """
     image, axes = _as_image(model, image, axes)
-    settings = given_or_default(settings, SegmentSettings(instances=model.card.instances))
+    settings = model.card.complete(settings)
     job = segment_steps(model, image, axes, settings, out, keep_probability=False)
     return drive(job, progress, cancel).labels
 

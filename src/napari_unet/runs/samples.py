@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 LEAST_PIXELS = 400  # vouched for in all, e.g. 20 x 20; a few strokes with a brush are more
 SPECK_PX = 2  # no object is that small ...
+MOST_CHANNELS_LAST = 4  # of (Y, X, C): more are pixels
+LEAST_PIECES = 10  # of labels that look like classes ...
+PIECES_OF_A_CLASS = 5  # ... so many of one number
 MOST_SPECKS = 10  # ... but for slips of the brush; if half of the objects are, they are none
 
 
@@ -168,7 +171,9 @@ def remarks_on(samples: Sequence[Sample], card: Card) -> list[str]:
     list of str
         One sentence or two each.
     """
-    if card.labels == "instance" or len(card.outputs) < 2:
+    if card.labels == "instance":
+        return [text for sample in samples if (text := _remark_on_numbers(sample))]
+    if len(card.outputs) < 2:
         return []
     known = np.unique(np.concatenate([_vouched_labels(sample) for sample in samples]))
     return [
@@ -302,14 +307,33 @@ def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
 
 def _check_are_objects(samples: Sequence[Sample]) -> None:
     """Refuse numbers that change from pixel to pixel: grey values, probabilities, mixed-up ids."""
-    sizes = np.concatenate([_part_sizes(sample) for sample in samples])
-    specks = int(np.count_nonzero(sizes <= SPECK_PX))
-    if specks > MOST_SPECKS and 2 * specks > len(sizes):
-        raise LabelsError(
-            f"{specks} of the {len(sizes)} objects vouched for are of {SPECK_PX} pixels or fewer, "
-            "as if their numbers were mixed up, or grey values. Give labels: all pixels of an "
-            "object have one number, and background is 0."
-        )
+    for sample in samples:
+        sizes = _part_sizes(sample)
+        specks = int(np.count_nonzero(sizes <= SPECK_PX))
+        if specks > MOST_SPECKS and 2 * specks > len(sizes):
+            where = f" in {sample.name}" if sample.name else ""
+            raise LabelsError(
+                f"{specks} of the {len(sizes)} objects vouched for{where} are of {SPECK_PX} pixels "
+                "or fewer, as if their numbers were mixed up, or grey values. Give labels: all "
+                "pixels of an object have one number, and background is 0."
+            )
+
+
+def _remark_on_numbers(sample: Sample) -> str | None:
+    """Say that the numbers look like those of classes: few of them, for many pieces."""
+    from skimage.measure import label
+
+    known = np.where(_vouched(sample), sample.labels, 0)
+    numbers = int(np.count_nonzero(np.unique(known)))
+    pieces = int(label(known, background=0, connectivity=1).max())
+    if pieces < LEAST_PIECES or pieces < PIECES_OF_A_CLASS * numbers:
+        return None
+    where = f" in {sample.name}" if sample.name else ""
+    return (
+        f"The labels{where} have {numbers} {'number' if numbers == 1 else 'numbers'} for {pieces} "
+        "pieces, as classes have. Each piece is taken for one object: where several objects touch "
+        "under one number, give each of them its own."
+    )
 
 
 def _part_sizes(sample: Sample) -> NDArray[np.intp]:
@@ -347,6 +371,11 @@ def _check_sample(sample: Sample, card: Card) -> None:
             f"expected. Give {how}."
         )
     size = shape[1:]
+    if shape[:2] == np.shape(sample.labels) and shape[2] <= MOST_CHANNELS_LAST:
+        raise ImageError(
+            f"The image of a sample has the shape {shape}, as if its channels came last; (C, Y, X) "
+            "was expected. Give np.moveaxis(image, -1, 0)."
+        )
     for name in ("labels", "labelled", "changed"):
         array = getattr(sample, name)
         if array is None and name != "labels":

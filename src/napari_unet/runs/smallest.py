@@ -46,13 +46,14 @@ def fit_smallest(planes: Sequence[Plane], usual: int) -> int:
     -------
     int
         The bound in pixels of the planes, at the scale the network sees; the usual one if no whole
-        object is vouched for.
+        object is vouched for, or only specks of a pixel or two.
     """
-    sizes = np.concatenate([_whole_objects(plane) for plane in planes])
+    sizes = np.concatenate([np.zeros(0, np.intp), *(_whole_objects(plane) for plane in planes)])
     if not len(sizes):
         return usual
     share = LARGEST_SHARE * len(sizes) / (len(sizes) + HALF_OF_IT_OBJECTS)
-    return min(LARGEST_MIN_SIZE, round(share * float(np.percentile(sizes, SMALL_OBJECT))))
+    least = round(share * float(np.percentile(sizes, SMALL_OBJECT)))
+    return min(LARGEST_MIN_SIZE, least) or usual
 
 
 def _whole_objects(plane: Plane) -> NDArray[np.intp]:

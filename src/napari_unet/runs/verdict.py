@@ -185,9 +185,11 @@ def _judge_classes(before: Scores, after: Scores, pixels: Difference) -> tuple[O
 def _found(before: Scores, after: Scores) -> str:
     """Say what became of AP and the objects, in numbers of the table that add up to all."""
     (new, found), (old, found_before) = _fates(after), _fates(before)
+    all_now, all_before = found + sum(new[:2]), found_before + sum(old[:2])
     parts = [
         f"AP {after.main:.2f} instead of {before.main:.2f}",
-        f"{found} of {found + sum(new[:2])} objects found instead of {found_before}",
+        f"{found} of {all_now} objects found instead of {found_before}"
+        + (f" of {all_before}" if all_before != all_now else ""),
     ]
     for name, now, was in zip(("missed", "merged or split"), new, old, strict=False):
         parts += [f"{now} {name} instead of {was}"] if now or was else []
