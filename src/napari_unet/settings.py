@@ -8,7 +8,7 @@ so it is written once, here. Nothing in this module imports torch or napari.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -38,6 +38,8 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _leaves_open: ClassVar[bool] = False
+    """Whether a copy knows, too, which fields were not given: another may say what they are."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -53,7 +55,8 @@ class Settings(BaseModel):
         SettingError
             If a field does not exist or a value is out of its range.
         """
-        return checked(type(self), {**self.model_dump(exclude_unset=True), **changes})
+        kept = self.model_dump(exclude_unset=self._leaves_open)
+        return checked(type(self), {**kept, **changes})
 
 
 def checked(kind: type[S], values: dict[str, Any]) -> S:
@@ -243,6 +246,8 @@ class Normalization(Settings):
 class InstanceSettings(Settings):
     """How objects are found in the network's output."""
 
+    _leaves_open: ClassVar[bool] = True
+
     threshold: float = Field(
         0.5,
         ge=0.01,
@@ -286,6 +291,8 @@ class InstanceSettings(Settings):
 
 class SegmentSettings(Settings):
     """How an image is given to the network and how objects are found in its answer."""
+
+    _leaves_open: ClassVar[bool] = True
 
     channels: tuple[int, ...] | None = Field(
         None,

@@ -90,7 +90,7 @@ class Console:
         if isinstance(event, Note):
             self.note(event.text)
         elif isinstance(event, JudgedBefore):
-            self.note(f"The model as it is: {event.held_out:.3f} on what is held out.")
+            self.note(f"The model as it is scores {event.held_out:.3f} of 1 on what is kept aside.")
         elif self._err.isatty() and time.monotonic() - self._shown > _SHORTEST_PAUSE_S:
             self._show(_progress_line(event))
 

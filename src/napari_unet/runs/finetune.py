@@ -38,6 +38,7 @@ from napari_unet.runs.background import Background
 from napari_unet.runs.checkpoint import Checkpoint, identify
 from napari_unet.runs.evaluate import look_steps, score
 from napari_unet.runs.held_out import hold_out, objects_in
+from napari_unet.runs.judged import truth_in
 from napari_unet.runs.misfits import find_misfits
 from napari_unet.runs.progress import Job, JudgedBefore, Note, StepDone, as_question, drive
 from napari_unet.runs.report import versions
@@ -445,8 +446,8 @@ def _describe_samples(planes: Sequence[Plane]) -> list[dict[str, int]]:
     """Say what each plane has taught."""
     return [
         {
-            "vouched_px": int(plane.vouched.sum()),
-            "changed_px": int(plane.changed.sum()),
+            "vouched_px": int((plane.original or plane).vouched.sum()),
+            "changed_px": int((plane.original or plane).changed.sum()),
             "objects": objects_in(plane, plane.vouched),
         }
         for plane in planes
@@ -458,6 +459,9 @@ def _describe_split(planes: Sequence[Plane], split: Split) -> dict[str, Any]:
     return {
         "kind": split.kind,
         "crop_px": split.crop_px,
-        "held_out_px": [int(mask.sum()) for mask in split.masks],
+        "held_out_px": [
+            int(truth_in(plane, [slice(0, side) for side in mask.shape], mask)[1].sum())
+            for plane, mask in zip(planes, split.masks, strict=False)
+        ],
         "objects": sum(objects_in(p, m) for p, m in zip(planes, split.masks, strict=False)),
     }

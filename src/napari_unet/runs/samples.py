@@ -68,6 +68,8 @@ class Original:
     """Shape (Y, X): as in the plane, under the same numbers."""
     vouched: Mask
     """Shape (Y, X): where the truth is known."""
+    changed: Mask
+    """Shape (Y, X): where the person corrected something."""
     origin: tuple[int, int]
     """Its first pixel (Y, X) in the image."""
     shape: tuple[int, ...]
@@ -227,7 +229,7 @@ def prepare_plane(
     image = normalize(channels[(slice(None), *area)], statistics, segment.invert)
     there = rescaled(area, shape, whole)
     truth, known, changed, cut = _known(sample, card, there)
-    original = Original(truth, known, (there[0].start, there[1].start), whole, shape)
+    original = Original(truth, known, changed, (there[0].start, there[1].start), whole, shape)
     near = np.ix_(
         *(
             np.clip(nearest(new, old)[seen] - at.start, 0, at.stop - at.start - 1)

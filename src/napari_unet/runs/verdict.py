@@ -40,6 +40,10 @@ LEAST_PLACES = 5  # of fewer, chance can give all to one model more often than M
 
 STAYS = "The old model stays in use."
 LOOK = "Look at these labels again, then retrain."
+FINDS_ALL = (
+    "The old model finds all of them already, and stays in use. If it errs elsewhere, check a "
+    "region there, then retrain."
+)
 NEXT = "Check one more region where it errs, then retrain."
 TOO_FEW = (
     "Too few labels to judge: mark one more region. The new model is there to be tried; until "
@@ -167,7 +171,8 @@ def _judge_objects(
             f"Better on held-out labels: {found}, and outlines that fit better ({overlap}). "
             f"{_luck(pixels)}",
         )
-    return "not better", f"Not better on held-out labels: {found}; {overlap}. {STAYS} {NEXT}"
+    advice = FINDS_ALL if before.main == 1 else f"{STAYS} {NEXT}"
+    return "not better", f"Not better on held-out labels: {found}; {overlap}. {advice}"
 
 
 def _judge_classes(before: Scores, after: Scores, pixels: Difference) -> tuple[Outcome, str]:
