@@ -14,8 +14,8 @@ The run reads from top to bottom in :func:`finetune_steps`:
    was, on what it has not learned from; then it goes on and learns from everything. Without enough
    to judge, what is learned is mixed with what was known (:mod:`napari_unet.runs.mixing`).
 5. How objects are found suits what was learned: what is too small for one is told by the labels
-   (:mod:`napari_unet.runs.smallest`), the threshold is fitted on what the check gave
-   (:mod:`napari_unet.runs.thresholds`).
+   (:mod:`napari_unet.runs.smallest`), the threshold and how readily objects are split are fitted
+   on what the check gave (:mod:`napari_unet.runs.thresholds`).
 6. The training made the model better, or not, or there is too little to tell.
 
 Stop ends the training early; what was learned so far is judged all the same. A loss that is no
