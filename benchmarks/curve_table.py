@@ -179,13 +179,16 @@ def _middle(values: Iterable[str | float]) -> float | None:
 
 
 def draw_plot(rows: Sequence[Row]) -> str:
-    """Draw AP over the number of regions as SVG: a panel for each domain, a line for each method.
+    """Draw AP over the number of regions as SVG: a panel for each domain.
 
-    Lines join the medians over the seeds, dots are the single runs; 0 regions is the model before.
-    The dashed line is the ceiling.
+    There is a line for each method, and for each model it starts from if there are several. Lines
+    join the medians over the seeds, dots are the single runs; 0 regions is the model before. The
+    dashed line is the ceiling.
     """
     curve = [row for row in rows if row["mode"] == "curve"]
     counted = [row for row in curve if row["method"] not in ("none", "ceiling")]
+    if len({row["model"] for row in counted}) > 1:
+        counted = [_with_start(row) for row in counted]
     domains = list(dict.fromkeys(row["domain"] for row in counted))
     names = sorted({series(row) for row in counted}, key=_rank)
     colours = dict(zip(names, COLOURS * len(names), strict=False))
@@ -213,6 +216,13 @@ def draw_plot(rows: Sequence[Row]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def _with_start(row: Row) -> Row:
+    """Let the name of a line say which model it starts from, if any."""
+    if row["method"] == "random":
+        return row
+    return {**row, "method": f"{row['method']}, from {row['model'].split()[0]}"}
+
+
 def _panel(
     domain: str, rows: Sequence[Row], top: float | None, colours: dict[str, str]
 ) -> list[str]:
@@ -236,9 +246,9 @@ def _panel(
         )
     if top is not None:
         parts.append(f'<path d="M0 {y(top)}h{wide}" stroke="black" stroke-dasharray="5 4"/>')
-    before = _middle(row["ap_before"] for row in rows)
     for name, colour in colours.items():
         own = [row for row in rows if series(row) == name]
+        before = _middle(row["ap_before"] for row in own)
         points = [(0.0, before)] if name.partition(",")[0] != "random" else []
         for count in counts:
             values = [row["ap_after"] for row in own if int(row["regions"]) == count]
