@@ -34,6 +34,8 @@ def test_without_a_budget_steps_are_counted_so_that_a_busy_computer_learns_as_mu
     monkeypatch.setattr(demo, "demo_steps", remember)
     run("demo", "--out", tmp_path / "d", *said)
     assert asked == [(seconds, steps)]
+    told = " ".join(run("demo", "--help").out.split())
+    assert f"Default: {demo.TRAINING.steps} steps" in told
 
 
 def test_before_and_after_and_the_files_are_told(run, threshold_model, tmp_path, monkeypatch):

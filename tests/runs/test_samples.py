@@ -121,6 +121,10 @@ def test_labels_that_look_like_classes_are_told_and_of_many_images_the_one_with_
     assert remarks_on([Sample(image, own)], CARD) == []
     mixed = np.where(many, np.random.default_rng(0).integers(1, 99, many.shape), 0)
     fine = Sample(image, np.pad(np.ones((20, 20), int), ((10, 30), (10, 50))))
+    few = np.zeros_like(mixed)
+    few[:8, :26] = mixed[:8, :26]  # nine specks: in one image a slip, in nine of them not
+    with pytest.raises(LabelsError, match="vouched for are of 2 pixels or fewer"):
+        check_samples([Sample(image, few, name=f"{n}.tif") for n in range(9)], CARD)
     with pytest.raises(LabelsError, match=r"vouched for in bad.tif are of 2 pixels or fewer"):
         check_samples([*[fine] * 50, Sample(image, mixed, name="bad.tif")], CARD)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Probability = NDArray[np.floating[Any]]
     Labels = NDArray[np.int32]
 
+SPLITTING = ("distance", "boundary")
+"""Outputs that tell touching objects apart."""
+
 
 def find_instances(
     probability: Probability, outputs: tuple[str, ...], settings: InstanceSettings | None = None
@@ -158,7 +161,7 @@ def gives_depth(outputs: tuple[str, ...]) -> bool:
     bool
         If not, objects that touch are split at their necks.
     """
-    return "distance" in outputs or "boundary" in outputs
+    return any(name in SPLITTING for name in outputs)
 
 
 def _foreground(

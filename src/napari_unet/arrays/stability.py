@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.arrays.instances import find_instances
+from napari_unet.arrays.instances import SPLITTING, find_instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 THRESHOLD_STEP = 0.12
 THRESHOLDS = (0.05, 0.95)
 DEPTH_FACTORS = (0.85, 1.15)
-SPLITTING = ("distance", "boundary")
 
 
 @dataclass(frozen=True, eq=False)

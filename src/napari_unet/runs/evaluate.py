@@ -201,13 +201,14 @@ def look_steps(
     scaled = Model(model.net, model.card.replace(normalization=Normalization(kind="none")))
     settings = segment.replace(channels=None, invert=False, object_size_px=None)
     parts = []
-    for plane, mask in zip(planes, masks, strict=True):
-        if mask.any():
-            area = grown_box(mask, model.net.halo, model.net.stride)
-            image = plane.image[(slice(None), *area)]
-            seen = yield from predict_steps(scaled, image, "CYX", settings)
-            probability = at_image_size(plane, area, seen)
-            parts.append(Part(probability, *truth_in(plane, area, mask)))
+    with Background() as background:
+        for plane, mask in zip(planes, masks, strict=True):
+            if mask.any():
+                area = grown_box(mask, model.net.halo, model.net.stride)
+                image = plane.image[(slice(None), *area)]
+                seen = yield from predict_steps(scaled, image, "CYX", settings)
+                probability = yield from background.run(at_image_size, plane, area, seen)
+                parts.append(Part(probability, *truth_in(plane, area, mask)))
     if not parts:
         raise LabelsError("Nothing is vouched for, so there is nothing to judge on.")
     return parts

@@ -189,10 +189,10 @@ def finetune_steps(
     own, size = segment.instances, segment.object_size_px
     fits = model.card.labels == "instance" and own == model.card.instances_at(size)
 
-    for remark in remarks_on(samples, model.card):
-        yield Note(remark)
-
     with Background() as background, Team(settings) as team:
+        for remark in (yield from background.run(remarks_on, samples, model.card)):
+            yield Note(remark)
+
         # 0. What an earlier run has left
         kept = None
         if checkpoint is not None:

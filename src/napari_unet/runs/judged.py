@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unet.runs.zoom import nearest, rescaled, resize_part
+from napari_unet.runs.zoom import nearest_in, rescaled, resize_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +65,9 @@ def truth_in(plane: Plane, area: Sequence[slice], mask: Mask) -> tuple[NDArray[n
         slice(span.start - first, span.stop - first)
         for span, first in zip(wanted, original.origin, strict=True)
     )
-    nearest = np.ix_(*(_nearest(plane, original, axis, span) for axis, span in enumerate(wanted)))
-    return original.truth[at], original.vouched[at] & mask[nearest]
+    whole = _in_whole(plane, [slice(0, side) for side in mask.shape])
+    near = np.ix_(*map(nearest_in, whole, original.seen_shape, wanted, original.shape))
+    return original.truth[at], original.vouched[at] & mask[near]
 
 
 def at_image_size(plane: Plane, area: Sequence[slice], probability: Map) -> Map:
@@ -105,9 +106,3 @@ def _in_whole(plane: Plane, area: Sequence[slice]) -> list[slice]:
 def _in_image(plane: Plane, original: Original, area: Sequence[slice]) -> tuple[slice, ...]:
     """Where an area of a plane lies in the image."""
     return rescaled(_in_whole(plane, area), original.seen_shape, original.shape)
-
-
-def _nearest(plane: Plane, original: Original, axis: int, span: slice) -> NDArray[np.intp]:
-    """Return which rows or columns of a plane are nearest to those of the image."""
-    at = nearest(original.shape[axis], original.seen_shape[axis])[span] - plane.origin[axis]
-    return np.clip(at, 0, plane.truth.shape[axis] - 1)

@@ -18,7 +18,7 @@ from napari_unet.arrays.normalize import measure, normalize
 from napari_unet.errors import ImageError, LabelsError, ModelError, described
 from napari_unet.runs.zoom import (
     choose_zoom,
-    nearest,
+    nearest_in,
     rescaled,
     resize,
     resize_labels,
@@ -230,12 +230,7 @@ def prepare_plane(
     there = rescaled(area, shape, whole)
     truth, known, changed, cut = _known(sample, card, there)
     original = Original(truth, known, changed, (there[0].start, there[1].start), whole, shape)
-    near = np.ix_(
-        *(
-            np.clip(nearest(new, old)[seen] - at.start, 0, at.stop - at.start - 1)
-            for new, old, seen, at in zip(shape, whole, area, there, strict=True)
-        )
-    )
+    near = np.ix_(*map(nearest_in, there, whole, area, shape))
     return Plane(
         np.ascontiguousarray(image),
         truth=truth[near],
@@ -309,11 +304,12 @@ def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
 
 def _check_are_objects(samples: Sequence[Sample]) -> None:
     """Refuse numbers that change from pixel to pixel: grey values, probabilities, mixed-up ids."""
-    for sample in samples:
-        sizes = _part_sizes(sample)
+    of_each = [(_part_sizes(sample), sample.name) for sample in samples]
+    together = np.concatenate([sizes for sizes, _ in of_each])
+    for sizes, name in (*of_each, (together, "")):
         specks = int(np.count_nonzero(sizes <= SPECK_PX))
         if specks > MOST_SPECKS and 2 * specks > len(sizes):
-            where = f" in {sample.name}" if sample.name else ""
+            where = f" in {name}" if name else ""
             raise LabelsError(
                 f"{specks} of the {len(sizes)} objects vouched for{where} are of {SPECK_PX} pixels "
                 "or fewer, as if their numbers were mixed up, or grey values. Give labels: all "
@@ -325,7 +321,11 @@ def _remark_on_numbers(sample: Sample) -> str | None:
     """Say that the numbers look like those of classes: few of them, for many pieces."""
     from skimage.measure import label
 
-    known = np.where(_vouched(sample), sample.labels, 0)
+    vouched = _vouched(sample)
+    if not vouched.any():
+        return None
+    box = grown_box(vouched, 0)
+    known = np.where(vouched[box], np.asarray(sample.labels)[box], 0)
     numbers = int(np.count_nonzero(np.unique(known)))
     pieces = int(label(known, background=0, connectivity=1).max())
     if pieces < LEAST_PIECES or pieces < PIECES_OF_A_CLASS * numbers:

@@ -161,11 +161,35 @@ def resize_part(
 
 def resize_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     """Scale labels or masks (*spatial) to another size: each pixel takes its nearest's value."""
-    at = [nearest(new, old) for new, old in zip(shape, labels.shape, strict=True)]
+    at = [_nearest(new, old) for new, old in zip(shape, labels.shape, strict=True)]
     scaled: NDArray[Any] = labels[np.ix_(*at)]
     return scaled
 
 
-def nearest(new: int, old: int) -> NDArray[np.intp]:
+def nearest_in(part: slice, old: int, wanted: slice, new: int) -> NDArray[np.intp]:
+    """Return which pixels of a part are nearest to those wanted of the plane of another size.
+
+    Parameters
+    ----------
+    part : slice
+        Along one axis of a plane.
+    old : int
+        Size of this plane along the axis, in pixels.
+    wanted : slice
+        Along the axis of the plane of the other size.
+    new : int
+        Its size, in pixels.
+
+    Returns
+    -------
+    ndarray of int, shape (length of ``wanted``,)
+        Counted from the first pixel of the part; beyond it, its outermost pixel.
+    """
+    at = _nearest(new, old)[wanted] - part.start
+    inside: NDArray[np.intp] = np.clip(at, 0, part.stop - part.start - 1)
+    return inside
+
+
+def _nearest(new: int, old: int) -> NDArray[np.intp]:
     """Return which of ``old`` pixels along an axis is nearest to each of ``new`` ones."""
     return np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
