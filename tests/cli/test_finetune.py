@@ -82,7 +82,12 @@ def test_a_model_that_is_not_better_is_not_written_unless_told_to(
     assert done.status == 1
     assert "mine.safetensors was not written" in done.err
     assert "--keep-anyway" in done.err
-    assert not list(tmp_path.glob("mine*"))
+    assert not list(tmp_path.glob("mine.*"))
+    assert read_card(tmp_path / "mine-not-better.safetensors").name == "mine-not-better"
+    assert "mine-not-better.safetensors, if you want to look at it" in done.err
+    report = run(*command, "--json").json
+    assert Path(report["not_taken"]).stem == "mine-not-better"
+    assert "out" not in report
     kept = run(*command, "--keep-anyway")
     assert kept.status == 0
     assert "Not better than threshold, and saved all the same." in kept.err
@@ -111,6 +116,23 @@ def test_labels_of_another_size_are_told_and_left_out(run, command, folders) -> 
     assert done.status == 1
     assert "(5, 5)" in done.json["errors"][0]
     assert len(done.json["report"]["samples"]) == 2
+
+
+def test_images_may_be_labelled_in_part(run, command, folders, tmp_path, blobs) -> None:
+    checked = tmp_path / "checked"
+    checked.mkdir()
+    mask = np.zeros(blobs.labels.shape, np.uint8)
+    mask[:40] = 255
+    np.save(checked / "plane.npy", mask)
+    done = run(*command, "--checked", checked, "--keep-anyway", "--json")
+    (sample,) = done.json["report"]["samples"]
+    assert (sample["name"], sample["vouched_px"]) == ("plane_image.npy", 40 * mask.shape[1])
+    assert "stack.ome.tif: no partner of this name, left out" in done.err
+    np.save(checked / "plane.npy", mask[1:])
+    done = run(*command, "--checked", checked)
+    assert f"plane.npy has the shape {mask[1:].shape}" in done.err
+    assert "nothing to learn from" in done.err
+    assert run(*command, "--checked", tmp_path / "nowhere").status == 1
 
 
 def test_what_cannot_work_is_told_before_any_training(run, command, tmp_path) -> None:

@@ -21,7 +21,7 @@ from napari_unet.settings import Architecture, SegmentSettings
 from tests.runs.fields import box, discs
 
 CARD = Card(name="x", architecture=Architecture(widths=(3, 4)))
-IMAGE = np.zeros((1, 40, 50), np.uint8)
+IMAGE = np.arange(2000, dtype=np.uint16).reshape(1, 40, 50)
 LABELS = np.pad(np.ones((20, 20), int), ((10, 10), (10, 20)))
 
 
@@ -58,6 +58,14 @@ def test_right_samples_pass_whatever_holds_them() -> None:
 def test_wrong_samples_are_told(samples, error, sentence) -> None:
     with pytest.raises(error, match=sentence):
         check_samples(samples, CARD)
+
+
+def test_objects_on_an_image_of_one_grey_value_are_refused_and_background_on_it_is_not() -> None:
+    blank = Sample(np.full_like(IMAGE, 7), LABELS, name="b.tif")
+    with pytest.raises(LabelsError, match=r"b.tif has the grey value 7 everywhere, so the objects"):
+        check_samples([Sample(IMAGE, LABELS), blank], CARD)
+    empty = Sample(blank.image, np.zeros_like(LABELS))
+    check_samples([Sample(IMAGE, LABELS), empty], CARD)
 
 
 def test_classes_the_model_does_not_know_and_models_of_volumes_are_refused() -> None:
@@ -114,7 +122,7 @@ def test_a_plane_is_cut_to_what_is_vouched_for_on_the_grid() -> None:
 def test_labels_that_look_like_classes_are_told_and_of_many_images_the_one_with_mixed_up_numbers():
     many = np.zeros((60, 80), int)
     many[5:55:10, 5:75:10] = many[6:56:10, 5:75:10] = many[7:57:10, 5:75:10] = 1
-    image = np.zeros((1, *many.shape), np.uint8)
+    image = np.arange(many.size).reshape(1, *many.shape)
     (remark,) = remarks_on([Sample(image, many, name="b.tif")], CARD)
     assert "The labels in b.tif have 1 number for 35 pieces, as classes have" in remark
     own, _ = ndimage.label(many)

@@ -16,8 +16,9 @@ from napari_unet.runs.zoom import (
     choose_zoom,
     rescaled,
     resize,
-    resize_labels,
+    resize_mask,
     resize_part,
+    sources,
     zoomed_shape,
 )
 from napari_unet.settings import InstanceSettings, SegmentSettings
@@ -77,11 +78,39 @@ def test_grey_values_with_a_large_offset_give_the_same_result(model, blobs) -> N
     np.testing.assert_allclose(near, far, atol=1e-5)
 
 
-def test_labels_scale_without_new_numbers_and_back_onto_themselves() -> None:
-    labels = np.kron(np.arange(12).reshape(3, 4), np.ones((10, 10), int))
-    small = resize_labels(labels, (15, 20))
-    assert set(np.unique(small)) == set(range(12))
-    np.testing.assert_array_equal(resize_labels(small, labels.shape), labels)
+@pytest.mark.parametrize("other", [(15, 20), (7, 9), (30, 40), (44, 97)])
+def test_a_mask_keeps_thin_lines_and_labels_are_looked_up_where_they_are_known(other) -> None:
+    shape = (30, 40)
+    labels = 1 + np.arange(1200).reshape(shape)
+    known = np.zeros(shape, bool)
+    known[5:14, 7], known[20, :25], known[25:, 31:] = True, True, True  # two strokes, a box
+    small = resize_mask(known, other)
+    at = np.nonzero(known)
+    expected = np.zeros(other, bool)
+    expected[tuple(((at[n] + 0.5) * other[n] // shape[n]).astype(int) for n in (0, 1))] = True
+    if other <= shape:
+        np.testing.assert_array_equal(small, expected)
+    assert (small | ~expected).all()
+    whole = [slice(0, side) for side in shape], shape, [slice(0, side) for side in other], other
+    at = sources(known, *whole)
+    np.testing.assert_array_equal(known[at], small)
+    nearest = sources(np.ones(shape, bool), *whole)
+    there = known[nearest]
+    np.testing.assert_array_equal(labels[at][there | ~small], labels[nearest][there | ~small])
+
+
+def test_labels_of_a_part_are_looked_up_as_in_its_plane() -> None:
+    shape, other = (60, 80), (21, 27)
+    known = np.zeros(shape, bool)
+    known[20:40, 31] = known[33, 12:70] = True
+    labels = np.arange(4800).reshape(shape)
+    whole = labels[sources(known, [slice(0, 60), slice(0, 80)], shape, np.s_[0:21, 0:27], other)]
+    wanted = (slice(4, 17), slice(2, 26))
+    part = rescaled(wanted, other, shape)
+    there = sources(known[part], part, shape, wanted, other)
+    kept = resize_mask(known, other)[wanted]
+    assert kept.sum() > 25
+    np.testing.assert_array_equal(labels[part][there][kept], whole[wanted][kept])
 
 
 @pytest.mark.parametrize("other", [(23, 41), (131, 97), (60, 140)])

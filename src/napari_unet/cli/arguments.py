@@ -213,6 +213,15 @@ def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="folder of labels, 0 is background",
     )
     parser.add_argument(
+        "--checked",
+        metavar="DIR",
+        type=_path,
+        help=(
+            "folder of masks of the same names, for images that are labelled in part: what is 0 "
+            "in them is not learned from; default: all of each image is labelled"
+        ),
+    )
+    parser.add_argument(
         "--out",
         metavar="FILE",
         type=_weights_path,
@@ -222,7 +231,7 @@ def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--keep-anyway",
         action="store_true",
-        help="save the new model even if it is not better on the held-out labels",
+        help="save the new model under this name even if it is not better on the held-out labels",
     )
     parser.add_argument(
         "--resume",

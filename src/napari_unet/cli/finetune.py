@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from napari_unet.cli.output import Console
     from napari_unet.models.model import Model
     from napari_unet.runs.samples import Sample
 
+NOT_TAKEN = "-not-better"  # after the name of a model that the command does not vouch for
 SHOWN = ("ap50", "f1", "iou", "missed", "spurious", "merged", "split")
 
 
 def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Fine-tune a model and save it, if it is better or nobody could tell, or if told to."""
+    """Fine-tune a model and save it; one that is not better under another name, if not told to."""
     from napari_unet.models.model import Model, save_model
     from napari_unet.models.opening import load_model
     from napari_unet.runs.checkpoint import checkpoint_path
@@ -60,18 +63,21 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     console.say(result.verdict)
     written: dict[str, Any] = {"outcome": result.outcome, "verdict": result.verdict}
     is_worse = result.outcome == "not better"
-    if not is_worse or options.keep_anyway:
-        name = out.stem
-        path = save_model(Model(result.model.net, result.model.card.replace(name=name)), out)
-        report = write_report(path.with_suffix(".json"), result.report)
+    is_taken = not is_worse or options.keep_anyway
+    target = out if is_taken else out.with_name(f"{out.stem}{NOT_TAKEN}{out.suffix}")
+    card = result.model.card.replace(name=target.stem)
+    path = save_model(Model(result.model.net, card), target)
+    report = write_report(path.with_suffix(".json"), result.report)
+    written |= {"out" if is_taken else "not_taken": path, "report_file": report}
+    if is_taken:
         console.say(f"-> {path}\n-> {report}")
-        written |= {"out": path, "report_file": report}
         if is_worse:
             console.note(f"Not better than {model.card.name}, and saved all the same.")
     else:
         console.problem(
             f"The new model is not better than {model.card.name}, so {out} was not written. Give "
-            "more labels, or keep it all the same with --keep-anyway."
+            f"more labels. What was learned is in {path}, if you want to look at it; with "
+            "--keep-anyway it is written in any case."
         )
     return {**written, "report": result.report}
 
@@ -92,12 +98,20 @@ def _interrupted_when_ended() -> Iterator[None]:
 def _read_samples(options: argparse.Namespace, model: Model, console: Console) -> list[Sample]:
     """Read all pairs; a bad one is told and left out."""
     found = pair_files(options.images, options.labels)
-    for path in found.alone:
+    areas: dict[Path, Path] = {}
+    alone = found.alone
+    if options.checked is not None:
+        of_images = pair_files(options.images, options.checked)
+        areas = dict(of_images.pairs)
+        alone = sorted({*alone, *of_images.alone})
+    for path in alone:
         console.note(f"{path}: no partner of this name, left out.")
     samples: list[Sample] = []
     for image, labels in found.pairs:
+        if options.checked is not None and image not in areas:
+            continue  # told above
         try:
-            samples += _planes(image, labels, options.axes, model)
+            samples += _planes(image, labels, areas.get(image), options.axes, model)
         except UnetError as error:
             console.left_out(image, error, "Left out.")
     if not samples:
@@ -105,8 +119,10 @@ def _read_samples(options: argparse.Namespace, model: Model, console: Console) -
     return samples
 
 
-def _planes(image: Path, labels: Path, axes: str | None, model: Model) -> Iterator[Sample]:
-    """Read each plane of an image with its labels, all of it checked."""
+def _planes(
+    image: Path, labels: Path, checked: Path | None, axes: str | None, model: Model
+) -> Iterator[Sample]:
+    """Read each plane of an image with its labels and what of them is checked (all if no file)."""
     from napari_unet.arrays.axes import name_plane, plan_planes
     from napari_unet.runs.samples import Sample
 
@@ -114,16 +130,28 @@ def _planes(image: Path, labels: Path, axes: str | None, model: Model) -> Iterat
     if spatial_dims != 2:
         raise ModelError("Models of volumes cannot be fine-tuned yet. Choose a 2D model.")
     source = read_image(image)
-    truth = read_labels(read_image(labels))
     planes = plan_planes(source.array.shape, axes or source.axes, spatial_dims)
-    if truth.shape != planes.out_shape:
+    truth = _read_labels_of(image, labels, planes.out_shape)
+    areas = None if checked is None else _read_labels_of(image, checked, planes.out_shape)
+    for index in planes.indices():
+        at = planes.out_index(index)
+        yield Sample(
+            planes.read(source.array, index),
+            truth[at],
+            labelled=None if areas is None else areas[at] != 0,
+            name=name_plane(image.name, planes.lead, index),
+        )
+
+
+def _read_labels_of(image: Path, labels: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Read labels that belong to an image."""
+    found = read_labels(read_image(labels))
+    if found.shape != shape:
         raise LabelsError(
-            f"{labels.name} has the shape {truth.shape}, {planes.out_shape} was expected for "
+            f"{labels.name} has the shape {found.shape}, {shape} was expected for "
             f"{image.name}. Give labels of the same size."
         )
-    for index in planes.indices():
-        plane, its_labels = planes.read(source.array, index), truth[planes.out_index(index)]
-        yield Sample(plane, its_labels, name=name_plane(image.name, planes.lead, index))
+    return found
 
 
 def _show(report: dict[str, Any], console: Console) -> None:

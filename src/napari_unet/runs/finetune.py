@@ -30,7 +30,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from napari_unet.errors import LabelsError
 from napari_unet.models.card import Learned
 from napari_unet.models.model import Model, check_model
 from napari_unet.network.devices import describe_device
@@ -417,11 +416,6 @@ def _prepare_all(
             prepare_plane, sample, model.card, segment, reach_px, net.stride
         )
         planes += [plane] if plane is not None else []
-    if not planes:
-        raise LabelsError(
-            "Nothing is left of the checked areas at the size the network sees the image. Mark a "
-            "larger region, or look at the object size."
-        )
     return planes
 
 

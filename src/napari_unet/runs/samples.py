@@ -18,10 +18,10 @@ from napari_unet.arrays.normalize import measure, normalize
 from napari_unet.errors import ImageError, LabelsError, ModelError, described
 from napari_unet.runs.zoom import (
     choose_zoom,
-    nearest_in,
     rescaled,
     resize,
-    resize_labels,
+    resize_mask,
+    sources,
     zoomed_shape,
 )
 
@@ -122,7 +122,7 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
     LabelsError
         If these are no samples, an array does not fit its image, labels are no labels or of other
         classes than the model's, or too little is vouched for, or only background, or only
-        objects, or numbers that change from pixel to pixel.
+        objects, or objects that no image shows, or numbers that change from pixel to pixel.
     """
     if card.architecture.spatial_dims != 2:
         raise ModelError(
@@ -154,6 +154,7 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
             f"Only {vouched} pixels are vouched for, at least {LEAST_PIXELS} are needed (20 x 20). "
             "Mark a larger region."
         )
+    _check_shows_something(samples)
     if card.labels == "instance":
         _check_are_objects(samples)
 
@@ -216,7 +217,7 @@ def prepare_plane(
     """
     whole = np.shape(sample.labels)
     shape = zoomed_shape(whole, choose_zoom(card, segment))
-    vouched = resize_labels(_vouched(sample), shape)
+    vouched = resize_mask(_vouched(sample), shape)
     if not vouched.any():
         return None
     area = grown_box(vouched, reach_px, stride)
@@ -230,7 +231,7 @@ def prepare_plane(
     there = rescaled(area, shape, whole)
     truth, known, changed, cut = _known(sample, card, there)
     original = Original(truth, known, changed, (there[0].start, there[1].start), whole, shape)
-    near = np.ix_(*map(nearest_in, there, whole, area, shape))
+    near = sources(known, there, whole, area, shape)
     return Plane(
         np.ascontiguousarray(image),
         truth=truth[near],
@@ -300,6 +301,18 @@ def _as_mask(values: object) -> Mask:
 def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
     """Labels of the pixels that are vouched for, flat."""
     return np.asarray(sample.labels)[_vouched(sample)]
+
+
+def _check_shows_something(samples: Sequence[Sample]) -> None:
+    """Refuse objects on an image of one grey value: it is another one's, or empty."""
+    for sample in samples:
+        image = np.asarray(sample.image)
+        if _vouched_labels(sample).any() and image.min() == image.max():
+            raise LabelsError(
+                f"{sample.name or 'The image of a sample'} has the grey value {image.min():g} "
+                "everywhere, so the objects vouched for cannot be seen in it. Choose the image "
+                "they were drawn on."
+            )
 
 
 def _check_are_objects(samples: Sequence[Sample]) -> None:

@@ -159,11 +159,19 @@ def resize_part(
     return maps
 
 
-def resize_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """Scale labels or masks (*spatial) to another size: each pixel takes its nearest's value."""
-    at = [_nearest(new, old) for new, old in zip(shape, labels.shape, strict=True)]
-    scaled: NDArray[Any] = labels[np.ix_(*at)]
-    return scaled
+def resize_mask(mask: NDArray[np.bool_], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Scale a mask (*spatial) to another size, without losing a thin line.
+
+    A pixel of a smaller mask is set if any is that falls into it; one of a larger mask if the
+    nearest one is.
+    """
+    for axis, (new, old) in enumerate(zip(shape, mask.shape, strict=True)):
+        if new < old:
+            firsts = np.searchsorted(_into(old, new), np.arange(new))
+            mask = np.logical_or.reduceat(mask, firsts, axis=axis)
+        else:
+            mask = np.take(mask, _nearest(new, old), axis=axis)
+    return mask
 
 
 def nearest_in(part: slice, old: int, wanted: slice, new: int) -> NDArray[np.intp]:
@@ -190,6 +198,56 @@ def nearest_in(part: slice, old: int, wanted: slice, new: int) -> NDArray[np.int
     return inside
 
 
+def sources(
+    known: NDArray[np.bool_],
+    part: Sequence[slice],
+    shape: Sequence[int],
+    wanted: Sequence[slice],
+    other: Sequence[int],
+) -> tuple[NDArray[np.intp], ...]:
+    """Return where labels of a part of a plane are looked up for the plane of another size.
+
+    Parameters
+    ----------
+    known : ndarray of bool, shape (Y, X)
+        Where in the part the labels are known.
+    part : sequence of slice
+        Where it lies in its plane, one per axis.
+    shape : sequence of int
+        Size (Y, X) of that plane.
+    wanted : sequence of slice
+        What is wanted of the plane of the other size.
+    other : sequence of int
+        The other size (Y, X).
+
+    Returns
+    -------
+    tuple of ndarray of int, shape (*wanted)
+        Rows and columns of the part: of each wanted pixel the nearest one; or, where that is not
+        known, but another one that falls into the wanted pixel is, that one.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    at = np.ix_(*map(nearest_in, part, shape, wanted, other))
+    nearest = tuple(np.broadcast_arrays(*at))
+    if known[at].all() or not known.any():
+        return nearest
+    closest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    instead = [index[at] for index in closest]
+    falls_into = np.ones(nearest[0].shape, bool)
+    for axis, span in enumerate(part):
+        into = _into(shape[axis], other[axis])[span][instead[axis]]
+        beside = [1, 1]
+        beside[axis] = -1
+        falls_into &= into == np.arange(other[axis])[wanted[axis]].reshape(beside)
+    return tuple(np.where(falls_into, *pair) for pair in zip(instead, nearest, strict=True))
+
+
+def _into(old: int, new: int) -> NDArray[np.intp]:
+    """Return into which of ``new`` pixels along an axis each of ``old`` ones falls."""
+    return np.minimum(((np.arange(old) + 0.5) * new / old).astype(np.intp), new - 1)
+
+
 def _nearest(new: int, old: int) -> NDArray[np.intp]:
     """Return which of ``old`` pixels along an axis is nearest to each of ``new`` ones."""
-    return np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
+    return _into(new, old)
