@@ -57,10 +57,10 @@ def check_channels(count: int, channels: tuple[int, ...] | None, wanted: int) ->
     need = f"{wanted} input" + "s" * (wanted != 1)
     if channels is None:
         if count != wanted and wanted != 1:
-            example = (*range(count), *[count - 1] * wanted)[:wanted]
+            example = ", ".join(map(str, [*range(count), *[count - 1] * wanted][:wanted]))
             raise ImageError(
                 f"The image has {have}, the network {need}. Say which channel each input sees, "
-                f"e.g. channels={example}."
+                f"counted from 0, e.g. {example}."
             )
         return
     if len(channels) != wanted:
