@@ -32,7 +32,8 @@ from napari_unet.network.augment import draw_changes
 from napari_unet.network.losses import masked_loss
 from napari_unet.runs.background import Background
 from napari_unet.runs.crops import Crops
-from napari_unet.runs.learner import Learner, is_fast_in_half
+from napari_unet.runs.learner import Learner
+from napari_unet.runs.optimizer import is_fast_in_half
 from napari_unet.runs.samples import Plane
 from napari_unet.runs.team import Team
 from napari_unet.sample_data import nuclei

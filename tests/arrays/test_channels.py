@@ -34,7 +34,9 @@ def test_chosen_channels_go_in_in_their_order_and_may_repeat(plane):
 @pytest.mark.parametrize(
     ("channels", "wanted", "sentence"),
     [
-        pytest.param(None, 2, r"3 channels, the network 2 inputs.*counted from 0, e.g. 0, 1\.", id="many"),
+        pytest.param(
+            None, 2, r"3 channels, the network 2 inputs.*counted from 0, e.g. 0, 1\.", id="many"
+        ),
         pytest.param(None, 4, r"3 channels.*e.g. 0, 1, 2, 2\.", id="few"),
         pytest.param((0, 1), 1, "2 channels are chosen", id="too many chosen"),
         pytest.param((3,), 1, "Channel 3 is not there", id="beyond the last"),

@@ -261,16 +261,6 @@ def test_float16_scales_the_loss_and_leaves_out_steps_it_was_scaled_too_much_for
     assert learner.is_healthy
 
 
-@pytest.mark.parametrize(
-    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
-)
-def test_a_gpu_without_bfloat16_computes_in_float16(capability, dtype, monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert module.half_dtype(torch.device("cuda")) == dtype
-    assert module.is_fast_in_half(torch.device("cuda"))
-    assert module.half_dtype(torch.device("cpu")) == torch.bfloat16
-
-
 def test_dropout_drops_if_asked_to_and_the_same_with_the_same_seed() -> None:
     torch.manual_seed(0)
     net = UNet(Architecture(widths=(4, 8), dropout=0.5)).eval()

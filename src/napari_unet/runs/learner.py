@@ -28,6 +28,12 @@ from napari_unet.network.batch_norm import batch_norms, blend_statistics
 from napari_unet.network.devices import choose_device, free_memory, is_out_of_memory
 from napari_unet.network.losses import masked_loss
 from napari_unet.network.shared_norm import share_batch_norm
+from napari_unet.runs.optimizer import (
+    half_dtype,
+    is_fast_in_half,
+    make_optimizer,
+    make_scaler,
+)
 from napari_unet.runs.progress import Note
 from napari_unet.runs.schedule import learning_rate
 from napari_unet.runs.team import Alone
@@ -104,8 +110,8 @@ class Learner:
         if settings.dropout:
             _let_dropout_drop(self._net)
         self._list_tensors()
-        self._optimizer = _make_optimizer(self._net, settings, self.device)
-        self._scaler = _make_scaler(self.half, self.device)
+        self._optimizer = make_optimizer(self._net, settings, self.device)
+        self._scaler = make_scaler(self.half, self.device)
         self._random = np.random.default_rng(settings.seed)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._losses: list[float] = []
@@ -308,7 +314,7 @@ class Learner:
             )
         elif self.device.type != "cpu":
             self.device, self._at_once = torch.device("cpu"), self.settings.batch
-            self._scaler = _make_scaler(self.half, self.device)
+            self._scaler = make_scaler(self.half, self.device)
             self._notes.append(
                 Note("Memory of the GPU ran out; going on with the CPU, which is slower.")
             )
@@ -465,59 +471,6 @@ class Learner:
         return self._average.cpu().requires_grad_(True).eval()
 
 
-def is_fast_in_half(device: torch.device) -> bool:
-    """Tell whether a processor has instructions of its own for half precision.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where it computes.
-
-    Returns
-    -------
-    bool
-        True where a training step in half precision takes about two thirds of the time.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (7, 0)  # tensor cores
-    # Older versions of torch cannot tell.
-    return device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-
-
-def half_dtype(device: torch.device) -> torch.dtype:
-    """Choose the kind of half precision.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where it computes.
-
-    Returns
-    -------
-    torch.dtype
-        The type bfloat16, which knows numbers as large and as small as float32; float16 on a GPU
-        without it, where the loss has to be scaled so that small gradients are not lost.
-    """
-    is_old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
-    return torch.float16 if is_old or device.type == "mps" else torch.bfloat16
-
-
-def _make_optimizer(
-    net: Network, settings: FinetuneSettings, device: torch.device
-) -> torch.optim.Optimizer:
-    """Make what changes the weights, all of them in one go where that is possible."""
-    groups, rate = _groups(net, settings.weight_decay), settings.learning_rate
-    fused = True if device.type in ("cpu", "cuda") else None
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, fused=fused)
-    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, fused=fused)
-
-
-def _make_scaler(half: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
-    """Make what keeps small gradients from being lost in float16; nothing else needs it."""
-    return torch.amp.GradScaler(device.type, enabled=half == torch.float16)
-
-
 def _let_dropout_drop(net: Network) -> None:
     """Let the network's own dropout drop signals; nothing else changes."""
     for layer in net.modules():
@@ -540,15 +493,6 @@ def _sum_of_sizes(net: Network) -> Tensor:
     """Add up the sizes of the weights that learn; biases and norms do not count."""
     free = [p.abs().sum() for p in net.parameters() if p.requires_grad and p.ndim > 1]
     return torch.stack(free).sum()
-
-
-def _groups(net: Network, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions decay; biases and norms do not."""
-    free = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in free if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:
