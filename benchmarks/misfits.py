@@ -19,7 +19,8 @@ from simulated_person import CARELESS, Place, choose_settings, draw_places, labe
 from napari_unet import Sample, load_model
 from napari_unet.errors import LabelsError
 from napari_unet.runs.misfits import find_misfits
-from napari_unet.runs.samples import check_samples, prepare_plane
+from napari_unet.runs.sample_checks import check_samples
+from napari_unet.runs.samples import prepare_plane
 from napari_unet.runs.zoom import choose_zoom
 
 if TYPE_CHECKING:

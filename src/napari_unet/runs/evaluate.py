@@ -24,7 +24,8 @@ from napari_unet.runs.labelling import find_labels
 from napari_unet.runs.places import Tally, divide, place_of
 from napari_unet.runs.predict import predict_steps
 from napari_unet.runs.progress import Job, drive
-from napari_unet.runs.samples import check_samples, grown_box, prepare_plane
+from napari_unet.runs.sample_checks import check_samples
+from napari_unet.runs.samples import grown_box, prepare_plane
 from napari_unet.settings import Normalization, SegmentSettings
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def evaluate(
     Raises
     ------
     LabelsError
-        If the samples tell nothing, see :func:`napari_unet.runs.samples.check_samples`.
+        If the samples tell nothing, see :func:`napari_unet.runs.sample_checks.check_samples`.
     Cancelled
         If ``cancel`` became true.
     """

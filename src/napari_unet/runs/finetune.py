@@ -42,7 +42,8 @@ from napari_unet.runs.misfits import find_misfits
 from napari_unet.runs.progress import Job, JudgedBefore, Note, StepDone, as_question, drive
 from napari_unet.runs.report import versions
 from napari_unet.runs.rounds import Rounds
-from napari_unet.runs.samples import check_samples, prepare_plane, remarks_on
+from napari_unet.runs.sample_checks import check_samples, remarks_on
+from napari_unet.runs.samples import prepare_plane
 from napari_unet.runs.schedule import Budget
 from napari_unet.runs.smallest import fit_smallest
 from napari_unet.runs.team import Team
@@ -136,7 +137,8 @@ def finetune(
     Raises
     ------
     LabelsError
-        If the labels cannot teach anything, see :func:`napari_unet.runs.samples.check_samples`.
+        If the labels cannot teach anything, see
+        :func:`napari_unet.runs.sample_checks.check_samples`.
     ImageError
         If the channels of an image do not fit the network.
     ModelError
