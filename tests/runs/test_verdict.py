@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,22 @@ def test_every_object_is_told_once_as_found_missed_or_in_a_merged_or_split_label
     assert "50 of 50 objects found instead of 30, 0 missed instead of 20. " in text
     assert "merged" not in text
     assert "spurious" not in text
+
+
+def test_one_region_does_not_judge_whether_many_labels_are_one_object():
+    """A model that learned from neighbours drawn as one was taken by their region alone."""
+    parts, after = replace(scores(6, 20, 40), spurious=5), scores(18, 20, 2)
+    assert compare(parts, after).outcome == "better"
+    verdict = compare(parts, after, is_one_region=True)
+    assert verdict.outcome == "cannot judge"
+    assert "20 checked objects take the place of 41 labels of the old model" in verdict.text
+    assert "set Object size" in verdict.text
+    assert "check one more region" in verdict.text
+    fewer = replace(parts, spurious=7)
+    assert compare(fewer, after, is_one_region=True).outcome == "better"
+    assert compare(classes(0.5), classes(0.6), is_one_region=True).outcome == "better"
+    worse = scores(5, 20, 40)
+    assert compare(parts, worse, is_one_region=True).outcome == "not better"
 
 
 def test_outlines_that_fit_better_in_half_of_the_places_only_are_luck():

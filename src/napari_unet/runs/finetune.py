@@ -290,11 +290,12 @@ def finetune_steps(
         judged = [
             misfit.told for misfit in misfits if misfit.is_in(split.masks) or not split.is_judged
         ]
-        verdict = compare(before, after, judged)
+        is_one_region = split.kind == "block"
+        verdict = compare(before, after, judged, is_one_region=is_one_region)
         if fits and verdict.outcome == "better":
             fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
             old_at_best = OldAtBest(*(yield from fitting))
-            verdict = compare(before, after, judged, old_at_best)
+            verdict = compare(before, after, judged, old_at_best, is_one_region=is_one_region)
     if kept is not None and not goes_on:
         kept.remove()
     taught = _describe_samples(planes)

@@ -10,6 +10,11 @@ Both together let a model that is not better through at most once in 20 times. A
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
 that was found on labels that cannot be right (:mod:`napari_unet.runs.misfits`).
 
+Where a single region both teaches and judges, what is odd about its labels is odd on both sides. If
+each checked object there takes the place of several labels of the old model, these may be objects
+larger than it knows, nuclei mended that it had cut in parts, or neighbours drawn as one; no
+picture tells which. So that is not judged until another region says the same.
+
 What is learned must be in the weights: if the old model finds more than the new one as soon as it
 has the threshold and the smallest object that suit the held-out labels best, nothing has to be
 retrained, and the person is told what to set.
@@ -36,6 +41,7 @@ MOST_CHANCE_OUTLINES = 1 / 100  # that better outlines are, where as many object
 LEAST_IOU_GAIN = 0.01  # below it is not worth a new model
 LARGEST_IOU_LOSS = 0.05  # that finding more objects may cost
 MOST_TOLD = 2  # of the regions whose labels cannot be right
+MOST_JOINED = 2.0  # labels of the old model per object, where one region judges
 LEAST_PLACES = 5  # of fewer, chance can give all to one model more often than MOST_CHANCE
 
 STAYS = "The old model stays in use."
@@ -79,6 +85,8 @@ def compare(
     after: Scores | None,
     misfits: Sequence[str] = (),
     old_at_best: OldAtBest | None = None,
+    *,
+    is_one_region: bool = False,
 ) -> Verdict:
     """Decide whether a new model is taken.
 
@@ -90,6 +98,8 @@ def compare(
         What cannot be right about the held-out labels, each in a sentence.
     old_at_best : OldAtBest, optional
         The old model with the threshold and the smallest object that suit these labels.
+    is_one_region : bool
+        Whether the held-out labels are a part of the region that teaches.
 
     Returns
     -------
@@ -97,6 +107,8 @@ def compare(
         By the rule of this module.
     """
     verdict = _compare(before, after)
+    if verdict.outcome == "better" and is_one_region and before is not None:
+        verdict = _if_alike(verdict, before)
     if verdict.outcome == "better" and old_at_best is not None and after is not None:
         verdict = _if_needed(verdict, old_at_best, after)
     if not misfits:
@@ -121,6 +133,21 @@ def _compare(before: Scores | None, after: Scores | None) -> Verdict:
     objects = _difference(before.objects, after.objects)
     outcome, text = _judge_objects(before, after, objects, pixels)
     return Verdict(outcome, text, {"ap50": asdict(objects), "iou": asdict(pixels)})
+
+
+def _if_alike(verdict: Verdict, before: Scores) -> Verdict:
+    """Take no model by one region where an object is several labels of the old model."""
+    labels = (before.tp or 0) + (before.fp or 0) - (before.spurious or 0)
+    objects = (before.tp or 0) + (before.fn or 0)
+    if not objects or labels < MOST_JOINED * objects:
+        return verdict
+    text = (
+        f"One region cannot judge this: {objects} checked objects take the place of {labels} "
+        "labels of the old model. If they are larger than the objects it knows, set Object size "
+        "instead. Else check one more region and retrain; until then the old model stays in use, "
+        "and the new one is there to be tried."
+    )
+    return replace(verdict, outcome="cannot judge", text=text)
 
 
 def _if_needed(verdict: Verdict, old: OldAtBest, after: Scores) -> Verdict:
