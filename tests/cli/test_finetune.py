@@ -85,13 +85,35 @@ def test_a_model_that_is_not_better_is_not_written_unless_told_to(
     assert not list(tmp_path.glob("mine.*"))
     assert read_card(tmp_path / "mine-not-better.safetensors").name == "mine-not-better"
     assert "mine-not-better.safetensors, if you want to look at it" in done.err
+    (tmp_path / "mine-not-better-2.json").touch()
     report = run(*command, "--json").json
-    assert Path(report["not_taken"]).stem == "mine-not-better"
+    assert Path(report["not_taken"]).stem == "mine-not-better-3", "nothing is written over"
     assert "out" not in report
     kept = run(*command, "--keep-anyway")
     assert kept.status == 0
     assert "Not better than threshold, and saved all the same." in kept.err
     assert read_card(tmp_path / "mine.safetensors").parent == "threshold"
+
+
+def test_nothing_that_is_there_is_lost(run, command, tmp_path, monkeypatch) -> None:
+    mine = tmp_path / "mine.safetensors"
+    judged(monkeypatch, "cannot judge")
+    assert run(*command).status == 0
+    first = mine.read_bytes()
+    done = run(*command)
+    assert done.status == 1
+    assert "mine.safetensors, which is there already, was not replaced" in done.err
+    assert mine.read_bytes() == first
+    assert (tmp_path / "mine-not-judged.safetensors").exists()
+    model = command.index("--model") + 1
+    done = run(*command[:model], mine, *command[model + 1 :])
+    assert "mine.safetensors is the model that is to learn" in done.err
+    assert mine.read_bytes() == first
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert f"{folder} is a folder" in run(*command[:-1], folder).err
+    assert run(*command, "--keep-anyway").status == 0
+    assert mine.read_bytes() != first
 
 
 def test_a_run_is_replayed_from_its_report(run, command, tmp_path, monkeypatch) -> None:
@@ -118,6 +140,15 @@ def test_labels_of_another_size_are_told_and_left_out(run, command, folders) -> 
     assert len(done.json["report"]["samples"]) == 2
 
 
+def test_a_blank_image_is_told_and_left_out(run, command, folders) -> None:
+    np.save(folders[0] / "plane_image.npy", np.zeros((4, 4)))
+    np.save(folders[1] / "plane_mask.npy", np.eye(4, dtype=np.uint8))
+    done = run(*command, "--json")
+    assert done.status == 1
+    assert "plane_image.npy has the grey value 0 everywhere" in done.json["errors"][0]
+    assert len(done.json["report"]["samples"]) == 2
+
+
 def test_images_may_be_labelled_in_part(run, command, folders, tmp_path, blobs) -> None:
     checked = tmp_path / "checked"
     checked.mkdir()
@@ -130,7 +161,7 @@ def test_images_may_be_labelled_in_part(run, command, folders, tmp_path, blobs) 
     assert "stack.ome.tif: no partner of this name, left out" in done.err
     np.save(checked / "plane.npy", mask[1:])
     done = run(*command, "--checked", checked)
-    assert f"plane.npy has the shape {mask[1:].shape}" in done.err
+    assert f"{checked / 'plane.npy'} has the shape {mask[1:].shape}" in done.err
     assert "nothing to learn from" in done.err
     assert run(*command, "--checked", tmp_path / "nowhere").status == 1
 
@@ -159,6 +190,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     assert done.status == 1
     assert "The same command with --resume goes on from there" in done.err
     assert [path.name for path in tmp_path.glob("mine*")] == ["mine.checkpoint"]
+    before = (tmp_path / "mine.checkpoint").read_bytes()
+    lost = run(*command)
+    assert "Go on with --resume, or remove that file" in lost.err
+    assert (tmp_path / "mine.checkpoint").read_bytes() == before
     refused = run(*command, "--resume", "--seed", "3")
     assert "other settings of the training" in refused.err
     resumed = run(*command, "--resume", "--keep-anyway", "--json")

@@ -81,6 +81,21 @@ def stopped_after(model, sample, path, steps, settings=SETTINGS, **options):
 @pytest.fixture(autouse=True)
 def every_step_is_told(monkeypatch):
     monkeypatch.setattr("napari_unet.runs.learner.REPORT_SECONDS", 0)
+    monkeypatch.setattr("napari_unet.runs.rounds.FIRST_STEPS", 1)  # so that the last ones count
+
+
+def test_no_other_file_is_taken_for_a_checkpoint_and_written_over(model, sample, tmp_path):
+    notes, weights_file = tmp_path / "notes.txt", tmp_path / "mine.safetensors"
+    notes.write_text("mine")
+    save_model(model, weights_file)
+    for path in (notes, weights_file):
+        before = path.read_bytes()
+        with pytest.raises(FileError, match="is no checkpoint of a training, and would be lost"):
+            finetune(model, [sample], SETTINGS, checkpoint=path)
+        assert path.read_bytes() == before
+    stopped_after(model, sample, tmp_path / "a.checkpoint", 3)
+    anew = stopped_after(model, sample, tmp_path / "a.checkpoint", 2)
+    assert anew.report["training"]["steps"] == 2
 
 
 def test_a_stopped_run_goes_on_to_the_result_of_an_unbroken_one(model, sample, unbroken, tmp_path):

@@ -39,6 +39,8 @@ def test_right_samples_pass_whatever_holds_them() -> None:
         ([Sample(IMAGE, LABELS[:5])], LabelsError, r"the shape \(5, 50\), its image \(40, 50\)"),
         ([Sample(IMAGE, LABELS, labelled=True)], LabelsError, "labelled of a sample has"),
         ([Sample(IMAGE, LABELS, changed="x")], LabelsError, "changed of a sample has"),
+        ([Sample(IMAGE, LABELS, LABELS * np.nan)], LabelsError, "labelled of a sample holds"),
+        ([Sample(IMAGE, LABELS, LABELS.astype(str))], LabelsError, "holds values that are no"),
         ([Sample(IMAGE, LABELS.astype(float))], LabelsError, "are of type float64, whole numbers"),
         ([Sample(IMAGE, -LABELS)], LabelsError, "hold numbers from -1, whole numbers from 0"),
         ([Sample(IMAGE, LABELS.astype(object))], LabelsError, "are of type object"),
@@ -56,6 +58,15 @@ def test_objects_on_an_image_of_one_grey_value_are_refused_and_background_on_it_
     blank = Sample(np.full_like(IMAGE, 7), LABELS, name="b.tif")
     with pytest.raises(LabelsError, match=r"b.tif has the grey value 7 everywhere, so the objects"):
         check_samples([Sample(IMAGE, LABELS), blank], CARD)
+    holes = IMAGE.astype(float)
+    holes[0, :5] = np.nan
+    check_samples([Sample(holes, LABELS)], CARD)
+    with pytest.raises(LabelsError, match="has no grey values"):
+        check_samples([Sample(np.full(IMAGE.shape, np.nan), LABELS)], CARD)
+    both = np.concatenate([IMAGE, blank.image])
+    check_samples([Sample(both, LABELS)], CARD)
+    with pytest.raises(LabelsError, match=r"grey value 7 everywhere.*and the channel"):
+        check_samples([Sample(both, LABELS)], CARD, channels=(1,))
     empty = Sample(blank.image, np.zeros_like(LABELS))
     check_samples([Sample(IMAGE, LABELS), empty], CARD)
 

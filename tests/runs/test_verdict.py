@@ -113,6 +113,16 @@ def test_one_region_does_not_judge_whether_many_labels_are_one_object():
     assert compare(parts, worse, is_one_region=True).outcome == "not better"
 
 
+def test_a_gain_in_what_was_fitted_alone_is_told_as_that():
+    """The numbers shown were all better, and the text said that they were not."""
+    before, after = scores(10, 12, 1), scores(11, 12)
+    fitted = replace(after, objects=before.objects)  # place by place nothing is gained
+    verdict = compare(before, fitted)
+    assert verdict.outcome == "not better"
+    assert "Not surely better on held-out labels: AP 0.92 instead of 0.77" in verdict.text
+    assert "was fitted on these labels" in verdict.text
+
+
 def test_outlines_that_fit_better_in_half_of_the_places_only_are_luck():
     mixed = scores(33, 50, 5, iou=0.72)
     random = np.random.default_rng(0)

@@ -84,6 +84,7 @@ def test_a_mask_keeps_thin_lines_and_labels_are_looked_up_where_they_are_known(o
     labels = 1 + np.arange(1200).reshape(shape)
     known = np.zeros(shape, bool)
     known[5:14, 7], known[20, :25], known[25:, 31:] = True, True, True  # two strokes, a box
+    known[np.arange(18), 12 + np.arange(18)] = True  # and a slanting stroke
     small = resize_mask(known, other)
     at = np.nonzero(known)
     expected = np.zeros(other, bool)

@@ -210,6 +210,11 @@ def test_a_better_model_is_taken_and_the_old_one_is_a_click_away(trained, qtbot)
     trained.engine.last.answer(**loaded())
     assert trained.session.model.card.name == "nuclei"
     assert not find(trained, "rollback").isEnabled()
+    assert trained.retrain_panel.result.value == "Better: nuclei is in use again."
+    assert "Better: nuclei is in use again." in dialog_of(trained).headline.text()
+    assert dialog_of(trained).switch.text() == "Use nuclei 2"
+    dialog_of(trained).switch.click()
+    assert trained.engine.last.parameters["model"] == "/models/nuclei 2.safetensors"
 
 
 def test_a_model_that_is_not_better_is_not_taken_unless_asked_for(trained, qtbot) -> None:
@@ -221,6 +226,11 @@ def test_a_model_that_is_not_better_is_not_taken_unless_asked_for(trained, qtbot
     assert trained.engine.last.name == "load"
     trained.engine.last.answer(**loaded("/models/nuclei 2.safetensors", name="nuclei 2"))
     assert trained.session.model.card.name == "nuclei 2"
+    assert trained.retrain_panel.result.value == "Not better: nuclei 2 is in use all the same."
+    assert not trained.retrain_panel.use_candidate.native.isVisibleTo(trained.window())
+    find(trained, "before_and_after").click()
+    assert "nuclei 2 is in use all the same" in dialog_of(trained).headline.text()
+    assert dialog_of(trained).switch.text() == "Back to nuclei"
 
 
 @pytest.mark.parametrize("outcome", ["better", "not better"])

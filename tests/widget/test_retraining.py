@@ -181,6 +181,19 @@ def test_the_comparison_goes_with_its_dialog_or_by_hand(judged) -> None:
     assert list(viewer.layers) == before
 
 
+def test_labels_that_a_new_segmentation_has_replaced_stay_hidden(judged, qtbot) -> None:
+    older, dialog = judged.session.labels, dialog_of(judged)
+    older.paint((2, 2), 9)
+    find(dialog, f"show_{DIFFERENCE}").click()
+    answer_comparison(judged)
+    run_segment(judged, squares((5, 5)))
+    newer = judged.session.labels
+    assert newer is not older
+    dialog.close()
+    qtbot.waitUntil(lambda: newer.visible)
+    assert not older.visible
+
+
 def test_only_the_plane_in_view_is_compared_in_a_stack(make_dock, make_napari_viewer) -> None:
     viewer = make_napari_viewer()
     viewer.add_image(np.arange(3)[:, None, None] * np.ones((3, *SHAPE)), name="stack")

@@ -217,8 +217,8 @@ def _add_finetune(add: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="DIR",
         type=_path,
         help=(
-            "folder of masks of the same names, for images that are labelled in part: what is 0 "
-            "in them is not learned from; default: all of each image is labelled"
+            "folder of masks, one for each image and of the same name: where a mask is 0, the "
+            "labels say nothing; default: all of each image is labelled"
         ),
     )
     parser.add_argument(

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ".npy", ".zarr")
 
 _ROLE = re.compile(
-    r"[ ._-]*(image|img|raw|label|mask|masks|labels|images|gt|truth|seg|instances)$", re.IGNORECASE
+    r"[ ._-]*(image|img|raw|label|mask|masks|labels|images|gt|truth|seg|instances|checked)$",
+    re.IGNORECASE,
 )
-_TRUTH_ROLES = {"label", "labels", "mask", "masks", "gt", "truth", "seg", "instances"}
+_TRUTH_ROLES = {"label", "labels", "mask", "masks", "gt", "truth", "seg", "instances", "checked"}
 _OUR_RESULTS = ("_labels", "_probability")
 
 
@@ -122,7 +123,7 @@ def pair_files(first: Path, labels: Path, *, both_labels: bool = False) -> Pairs
     both = sorted(key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key])
     if not both:
         raise FileError(
-            f"No file in {first} ({len(mine)} names) belongs to labels in {labels} "
+            f"No file in {first} ({len(mine)} names) belongs to a file in {labels} "
             f"({len(theirs)} names). Name them alike, e.g. a.tif and a.tif or a_labels.tif."
         )
     used = {path for key in both for path in (mine[key], theirs[key])}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unet.cli.files import pair_files
 from napari_unet.cli.masks import read_labels
 from napari_unet.cli.options import finetune_settings, segment_settings
-from napari_unet.errors import Cancelled, LabelsError, ModelError, UnetError
+from napari_unet.errors import Cancelled, FileError, LabelsError, ModelError, UnetError
 from napari_unet.files.atomic import check_writable
 from napari_unet.files.images import read_image
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from napari_unet.models.model import Model
     from napari_unet.runs.samples import Sample
 
-NOT_TAKEN = "-not-better"  # after the name of a model that the command does not vouch for
+NOT_TAKEN = {"not better": "-not-better", "cannot judge": "-not-judged"}
+"""What stands after the name of a model that the command does not vouch for."""
 SHOWN = ("ap50", "f1", "iou", "missed", "spurious", "merged", "split")
 
 
@@ -39,14 +40,13 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     from napari_unet.runs.report import write_report
 
     out = options.out
-    check_writable(out)
-    check_writable(out.with_suffix(".json"))
+    kept = checkpoint_path(out)
+    _check_free(out, kept, options)
     model = load_model(options.model, assume=dict(options.assume or ()))
     segment = segment_settings(options, model.card)
     settings = finetune_settings(options)
-    samples = _read_samples(options, model, console)
+    samples = _read_samples(options, model, segment.channels, console)
     console.say(f"{len(samples)} labelled planes; fine-tuning {model.card.name}.")
-    kept = checkpoint_path(out)
     job = finetune_steps(model, samples, settings, segment, checkpoint=kept, resume=options.resume)
     with _interrupted_when_ended():
         try:
@@ -63,8 +63,9 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
     console.say(result.verdict)
     written: dict[str, Any] = {"outcome": result.outcome, "verdict": result.verdict}
     is_worse = result.outcome == "not better"
-    is_taken = not is_worse or options.keep_anyway
-    target = out if is_taken else out.with_name(f"{out.stem}{NOT_TAKEN}{out.suffix}")
+    is_unknown = result.outcome == "cannot judge" and out.exists()
+    is_taken = options.keep_anyway or not (is_worse or is_unknown)
+    target = out if is_taken else _free_beside(out, NOT_TAKEN[result.outcome])
     card = result.model.card.replace(name=target.stem)
     path = save_model(Model(result.model.net, card), target)
     report = write_report(path.with_suffix(".json"), result.report)
@@ -74,12 +75,45 @@ def run_finetune(options: argparse.Namespace, console: Console) -> dict[str, Any
         if is_worse:
             console.note(f"Not better than {model.card.name}, and saved all the same.")
     else:
+        why = (
+            f"is not better than {model.card.name}, so {out} was not written"
+            if is_worse
+            else f"could not be judged, so {out}, which is there already, was not replaced"
+        )
         console.problem(
-            f"The new model is not better than {model.card.name}, so {out} was not written. Give "
-            f"more labels. What was learned is in {path}, if you want to look at it; with "
-            "--keep-anyway it is written in any case."
+            f"The new model {why}. Give more labels. What was learned is in {path}, if you want "
+            "to look at it; with --keep-anyway it takes its place in any case."
         )
     return {**written, "report": result.report}
+
+
+def _check_free(out: Path, checkpoint: Path, options: argparse.Namespace) -> None:
+    """Refuse to write over what learns, or what was learned so far."""
+    from napari_unet.models.opening import find_weights
+
+    check_writable(out)
+    check_writable(out.with_suffix(".json"))
+    if out.exists() and out.samefile(find_weights(options.model)[0]):
+        raise ModelError(
+            f"{out} is the model that is to learn. Give the new one another name with --out, so "
+            "that both are there."
+        )
+    if checkpoint.exists() and not options.resume:
+        raise FileError(
+            f"A training of {out.name} was broken off; what it learned so far is in {checkpoint}. "
+            "Go on with --resume, or remove that file to begin anew."
+        )
+
+
+def _free_beside(out: Path, suffix: str) -> Path:
+    """Return a name beside a model that neither a model nor a report has."""
+    number = 1
+    while True:
+        counted = f"-{number}" if number > 1 else ""
+        path = out.with_name(f"{out.stem}{suffix}{counted}{out.suffix}")
+        if not path.exists() and not path.with_suffix(".json").exists():
+            return path
+        number += 1
 
 
 @contextmanager
@@ -95,8 +129,15 @@ def _interrupted_when_ended() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _read_samples(options: argparse.Namespace, model: Model, console: Console) -> list[Sample]:
+def _read_samples(
+    options: argparse.Namespace,
+    model: Model,
+    channels: tuple[int, ...] | None,
+    console: Console,
+) -> list[Sample]:
     """Read all pairs; a bad one is told and left out."""
+    from napari_unet.runs.sample_checks import check_sample
+
     found = pair_files(options.images, options.labels)
     areas: dict[Path, Path] = {}
     alone = found.alone
@@ -111,9 +152,13 @@ def _read_samples(options: argparse.Namespace, model: Model, console: Console) -
         if options.checked is not None and image not in areas:
             continue  # told above
         try:
-            samples += _planes(image, labels, areas.get(image), options.axes, model)
+            of_image = list(_planes(image, labels, areas.get(image), options.axes, model))
+            for sample in of_image:
+                check_sample(sample, model.card, channels)
         except UnetError as error:
             console.left_out(image, error, "Left out.")
+        else:
+            samples += of_image
     if not samples:
         raise LabelsError("None of the pairs could be used, so there is nothing to learn from.")
     return samples
@@ -148,7 +193,7 @@ def _read_labels_of(image: Path, labels: Path, shape: tuple[int, ...]) -> NDArra
     found = read_labels(read_image(labels))
     if found.shape != shape:
         raise LabelsError(
-            f"{labels.name} has the shape {found.shape}, {shape} was expected for "
+            f"{labels} has the shape {found.shape}, {shape} was expected for "
             f"{image.name}. Give labels of the same size."
         )
     return found

@@ -131,6 +131,8 @@ def weights_path(path: str | Path) -> Path:
     target = as_path(path, "a weights file")
     if target.name in ("", ".."):
         raise FileError(f"{target} is a folder. Give the name of a file in it.")
+    if target.suffix == "" and target.is_dir():
+        raise FileError(f"{target} is a folder. Give the name of a file in it.")
     if target.suffix == "":
         return target.with_name(target.name + SUFFIX)
     if target.suffix.lower() != SUFFIX:

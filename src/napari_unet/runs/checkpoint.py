@@ -109,6 +109,27 @@ class Checkpoint:
         self._state = tensors, values
         return True
 
+    def check_place(self) -> None:
+        """Refuse to write over a file that is no checkpoint.
+
+        Raises
+        ------
+        FileError
+            If there is one.
+        """
+        if not self.path.exists():
+            return
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                is_ours = KEY in (file.metadata() or {})
+        except (SafetensorError, OSError):
+            is_ours = False
+        if not is_ours:
+            raise FileError(
+                f"{self.path} is no checkpoint of a training, and would be lost. Give the "
+                "checkpoint another name."
+            )
+
     def restore(self, rounds: Rounds, budget: Budget) -> list[StepDone]:
         """Bring rounds and budget to where the earlier run was.
 

@@ -141,7 +141,7 @@ def evaluate_steps(
     """
     check_model(model)
     segment = model.card.complete(segment)
-    check_samples(samples, model.card)
+    check_samples(samples, model.card, segment.channels)
     with Background() as background:
         planes = []
         for sample in samples:

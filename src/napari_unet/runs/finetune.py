@@ -125,7 +125,8 @@ def finetune(
         Asked several times a second; ends the training and judges what was learned so far.
     checkpoint : str or path, optional
         File in which the state of the training is kept every few seconds, and when it is stopped
-        or ended by an error; a training that comes to its end removes it.
+        or ended by an error; a training that comes to its end removes it. That of another
+        training is written over, unless ``resume`` is given; no other file is.
     resume : bool
         Go on with the training whose state is in ``checkpoint``; if there is none, begin.
 
@@ -184,7 +185,7 @@ def finetune_steps(
     segment = model.card.complete(segment)
     segment = segment.replace(device=settings.device)
     budget = Budget(settings)
-    check_samples(samples, model.card)
+    check_samples(samples, model.card, segment.channels)
     is_to_stop = as_question("stop", stop)
     # How the person wants objects to be found is not touched.
     own, size = segment.instances, segment.object_size_px
@@ -199,7 +200,9 @@ def finetune_steps(
         if checkpoint is not None:
             run = yield from background.run(identify, model, samples, settings, segment)
             kept = Checkpoint(checkpoint, run)
-            if resume and not (yield from background.run(kept.read)):
+            if not resume:
+                kept.check_place()
+            elif not (yield from background.run(kept.read)):
                 yield Note(f"There is no {kept.path} to go on with: the training begins.")
 
         # 1. From samples to crops
@@ -267,11 +270,6 @@ def finetune_steps(
             raise
         yield from background.run(rounds.learner.settle)
         was_stopped = rounds.is_check or not budget.is_spent(rounds.steps)
-        if budget.is_in_seconds and not was_stopped and rounds.steps < FEW_STEPS:
-            yield Note(
-                f"The time was enough for {rounds.steps} steps on this computer, which is little "
-                "to learn in. Give it more seconds, or close other programs."
-            )
         goes_on = was_stopped and rounds.learner.is_healthy
         if kept is not None and goes_on:
             yield from background.run(kept.save, rounds, budget, curve)
@@ -296,6 +294,12 @@ def finetune_steps(
             fitting = background.run(score_fitted, model.card, rounds.before, looked_at)
             old_at_best = OldAtBest(*(yield from fitting))
             verdict = compare(before, after, judged, old_at_best, is_one_region=is_one_region)
+    if budget.is_in_seconds and not was_stopped and rounds.steps < FEW_STEPS:
+        few = (
+            f"The time was enough for {rounds.steps} steps on this computer, which is little to "
+            "learn in: give it more seconds, or close other programs."
+        )
+        verdict = replace(verdict, text=f"{verdict.text} {few}")
     if kept is not None and not goes_on:
         kept.remove()
     taught = _describe_samples(planes)

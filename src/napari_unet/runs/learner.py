@@ -66,6 +66,8 @@ class Learner:
         Where it starts from; stays as it is.
     settings : FinetuneSettings
         How it learns.
+    still : int
+        Steps after which the average begins to move: until then it is the model that was given.
 
     Attributes
     ----------
@@ -88,8 +90,8 @@ class Learner:
         If the chosen device is not there.
     """
 
-    def __init__(self, model: Model, settings: FinetuneSettings) -> None:
-        self.settings, self._card = settings, model.card
+    def __init__(self, model: Model, settings: FinetuneSettings, still: int = 0) -> None:
+        self.settings, self._card, self._still = settings, model.card, still
         self.device = choose_device(settings.device)
         self._at_once = settings.batch
         self._notes: list[Note] = []
@@ -374,7 +376,10 @@ class Learner:
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the average of weights and statistics towards the network's, at first fast."""
-        keep = min(1 - 1 / AVERAGE_STEPS, self.steps / (self.steps + 10))
+        steps = self.steps - self._still
+        if steps <= 0:
+            return
+        keep = min(1 - 1 / AVERAGE_STEPS, steps / (steps + 10))
         torch._foreach_lerp_(self._averaged, self._learned, 1 - keep)
 
     def draw_batch(self, crops: Crops) -> tuple[Tensor, Tensor, Tensor]:

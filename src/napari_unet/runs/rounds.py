@@ -11,7 +11,8 @@ What the check finds in the part it has never seen, beside what the model before
 the verdict on this training. It judges a model that had less time and less to learn from than the
 one that comes out of it, so it is rather too strict. No step is lost for the verdict: the weights
 that come out have learned from the first step to the last, with a learning rate that rises and
-falls in each round.
+falls in each round. Where the time is over a few steps after the check, what was judged comes out:
+the optimiser begins anew there, and its first steps are its worst.
 
 Where there is too little for a verdict there is one round only, and what comes out lies between the
 weights before and after it (:mod:`napari_unet.runs.mixing`).
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 CHECK_SHARE = 0.65  # of the budget
+FIRST_STEPS = 10  # after the check: fewer make nothing better than what was judged
 LARGEST_SEED = 2**32
 
 
@@ -213,7 +215,9 @@ class Rounds:
     def _open(self, start: Model) -> None:
         """Make what the round at hand needs, from where it starts."""
         seed = self._settings.seed if self.is_check else self._settings.seed + 1
-        self.learner = Learner(start, self._settings.replace(seed=seed % LARGEST_SEED))
+        goes_on = self._split.is_judged and not self.is_check
+        settings = self._settings.replace(seed=seed % LARGEST_SEED)
+        self.learner = Learner(start, settings, still=FIRST_STEPS if goes_on else 0)
         self.crops = Crops(
             self._planes,
             self.held_out,

@@ -27,7 +27,9 @@ PIECES_OF_A_CLASS = 5  # ... so many of one number
 MOST_SPECKS = 10  # ... but for slips of the brush; if half of the objects are, they are none
 
 
-def check_samples(samples: Sequence[Sample], card: Card) -> None:
+def check_samples(
+    samples: Sequence[Sample], card: Card, channels: tuple[int, ...] | None = None
+) -> None:
     """Refuse samples that cannot teach anything, or something wrong.
 
     Parameters
@@ -36,6 +38,8 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
         Planes with labels.
     card : Card
         Of the model that is to learn.
+    channels : tuple of int, optional
+        Those of each image that the network sees, counted from 0; all if not given.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
         )
     _check_are_samples(samples)
     for sample in samples:
-        _check_sample(sample, card)
+        check_sample(sample, card, channels)
     parts = [_vouched_labels(sample) for sample in samples]
     vouched = sum(part.size for part in parts)
     if vouched == 0:
@@ -78,7 +82,6 @@ def check_samples(samples: Sequence[Sample], card: Card) -> None:
             f"Only {vouched} pixels are vouched for, at least {LEAST_PIXELS} are needed (20 x 20). "
             "Mark a larger region."
         )
-    _check_shows_something(samples)
     if card.labels == "instance":
         _check_are_objects(samples)
 
@@ -116,16 +119,21 @@ def _vouched_labels(sample: Sample) -> NDArray[np.integer[Any]]:
     return np.asarray(sample.labels)[vouched_in(sample)]
 
 
-def _check_shows_something(samples: Sequence[Sample]) -> None:
+def _check_shows_something(sample: Sample, channels: tuple[int, ...] | None) -> None:
     """Refuse objects on an image of one grey value: it is another one's, or empty."""
-    for sample in samples:
-        image = np.asarray(sample.image)
-        if _vouched_labels(sample).any() and image.min() == image.max():
-            raise LabelsError(
-                f"{sample.name or 'The image of a sample'} has the grey value {image.min():g} "
-                "everywhere, so the objects vouched for cannot be seen in it. Choose the image "
-                "they were drawn on."
-            )
+    if not _vouched_labels(sample).any():
+        return
+    image = np.asarray(sample.image)
+    if channels and all(0 <= channel < len(image) for channel in channels):
+        image = image[list(channels)]
+    values = image if image.dtype.kind in "biu" else image[np.isfinite(image)]
+    if values.size and values.min() < values.max():
+        return
+    holds = f"the grey value {values.flat[0]:g} everywhere" if values.size else "no grey values"
+    raise LabelsError(
+        f"{sample.name or 'The image of a sample'} has {holds}, so the objects vouched for cannot "
+        "be seen in it. Choose the image, and the channel, they were drawn on."
+    )
 
 
 def _check_are_objects(samples: Sequence[Sample]) -> None:
@@ -189,8 +197,23 @@ def _check_are_samples(samples: object) -> None:
             )
 
 
-def _check_sample(sample: Sample, card: Card) -> None:
-    """Refuse a sample whose arrays do not belong together, or whose labels are none."""
+def check_sample(sample: Sample, card: Card, channels: tuple[int, ...] | None = None) -> None:
+    """Refuse a sample whose arrays do not belong together, or that shows or says nothing.
+
+    Parameters
+    ----------
+    sample : Sample
+        One plane.
+    card : Card
+        Of the model that is to learn.
+    channels : tuple of int, optional
+        Those that the network sees, counted from 0; all if not given.
+
+    Raises
+    ------
+    ImageError, LabelsError
+        As :func:`check_samples`.
+    """
     shape = tuple(np.shape(sample.image))
     if len(shape) != 3 or 0 in shape:
         how = "image[np.newaxis]" if len(shape) == 2 else "its channels first"
@@ -213,6 +236,11 @@ def _check_sample(sample: Sample, card: Card) -> None:
                 f"{name} of a sample has the shape {tuple(np.shape(array))}, its image {size}. "
                 "Give a plane (Y, X) of the same size."
             )
+        if name != "labels" and not _is_yes_or_no(np.asarray(array)):
+            raise LabelsError(
+                f"{name} of a sample holds values that are no numbers. Give True, or another "
+                "number than 0, where it is meant, elsewhere 0."
+            )
     labels = np.asarray(sample.labels)
     lowest = labels.min(initial=0) if labels.dtype.kind in "biu" else None
     if lowest is None or lowest < 0:
@@ -229,3 +257,9 @@ def _check_sample(sample: Sample, card: Card) -> None:
             f"{classes - 1} ({', '.join(card.outputs)}). Use the numbers of its classes, or a "
             "model that tells objects apart."
         )
+    _check_shows_something(sample, channels)
+
+
+def _is_yes_or_no(mask: NDArray[Any]) -> bool:
+    """Tell whether each value of a mask says yes or no."""
+    return mask.dtype.kind in "biu" or (mask.dtype.kind == "f" and not np.isnan(mask).any())

@@ -198,6 +198,11 @@ def _judge_objects(
             f"Better on held-out labels: {found}, and outlines that fit better ({overlap}). "
             f"{_luck(pixels)}",
         )
+    if after.main > before.main:
+        return "not better", (
+            f"Not surely better on held-out labels: {found}. All of it comes from how objects are "
+            f"found, which was fitted on these labels: that may be luck. {STAYS} {NEXT}"
+        )
     advice = FINDS_ALL if before.main == 1 else f"{STAYS} {NEXT}"
     return "not better", f"Not better on held-out labels: {found}; {overlap}. {advice}"
 

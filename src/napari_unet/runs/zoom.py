@@ -224,23 +224,24 @@ def sources(
     -------
     tuple of ndarray of int, shape (*wanted)
         Rows and columns of the part: of each wanted pixel the nearest one; or, where that is not
-        known, but another one that falls into the wanted pixel is, that one.
+        known, the nearest known one that falls into the wanted pixel, if there is any.
     """
-    from scipy.ndimage import distance_transform_edt
-
     at = np.ix_(*map(nearest_in, part, shape, wanted, other))
-    nearest = tuple(np.broadcast_arrays(*at))
-    if known[at].all() or not known.any():
+    nearest = tuple(index.copy() for index in np.broadcast_arrays(*at))
+    is_missing = ~known[at]
+    if not is_missing.any():
         return nearest
-    closest = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    instead = [index[at] for index in closest]
-    falls_into = np.ones(nearest[0].shape, bool)
-    for axis, span in enumerate(part):
-        into = _into(shape[axis], other[axis])[span][instead[axis]]
-        beside = [1, 1]
-        beside[axis] = -1
-        falls_into &= into == np.arange(other[axis])[wanted[axis]].reshape(beside)
-    return tuple(np.where(falls_into, *pair) for pair in zip(instead, nearest, strict=True))
+    axes = list(zip(part, shape, wanted, other, strict=True))
+    into = [_into(old, new)[span] - want.start for span, old, want, new in axes]
+    within = [(0 <= i) & (i < want.stop - want.start) for i, want in zip(into, wanted, strict=True)]
+    into = [np.where(w, i, 0) for i, w in zip(into, within, strict=True)]
+    found = np.nonzero(known & np.logical_and.outer(*within) & is_missing[np.ix_(*into)])
+    falls_into = tuple(i[pixel] for i, pixel in zip(into, found, strict=True))
+    distance = sum((pixel - n[falls_into]) ** 2 for pixel, n in zip(found, nearest, strict=True))
+    order = np.argsort(-distance, kind="stable")  # the nearest last: that one stays
+    for index, pixel in zip(nearest, found, strict=True):
+        index[tuple(i[order] for i in falls_into)] = pixel[order]
+    return nearest
 
 
 def _into(old: int, new: int) -> NDArray[np.intp]:

@@ -256,8 +256,10 @@ class Comparison(QWidget):
             self._hidden = labels
 
     def _show_hidden(self) -> None:
+        """Show the labels again, unless others have taken their place meanwhile."""
         labels, self._hidden = self._hidden, None
-        if labels is not None and labels in self._session.viewer.layers:
+        is_at_hand = self._session.labels is labels
+        if labels is not None and is_at_hand:
             labels.visible = True
 
     def _on_removed(self, event: Any) -> None:

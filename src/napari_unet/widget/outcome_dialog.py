@@ -26,10 +26,10 @@ SHOWN_SCORES = (
     ("split", "Split", "{:.0f}", "Objects under several labels."),
     ("iou", "Pixel IoU", "{:.2f}", "Share of object pixels both agree on, 0 to 1."),
 )
-HEADLINES = {
-    "better": "Better: {new} is in use now.",
-    "not better": "Not better: {old} stays in use.",
-    "cannot judge": "It cannot be judged yet: {old} stays in use.",
+OUTCOMES = {
+    "better": "Better",
+    "not better": "Not better",
+    "cannot judge": "It cannot be judged yet",
 }
 WIDTH_PX = 400
 
@@ -45,6 +45,8 @@ class OutcomeDialog(QDialog):
         What the job gave: outcome, verdict, before and after.
     names : tuple of str
         Of the old and the new model.
+    used : str
+        Name of the model in use.
     comparison : Comparison or None
         To look at both on the open image; None if there is no old model any more.
     parent : QWidget, optional
@@ -58,6 +60,7 @@ class OutcomeDialog(QDialog):
         self,
         result: dict[str, Any],
         names: tuple[str, str],
+        used: str,
         comparison: Comparison | None = None,
         parent: QWidget | None = None,
     ) -> None:
@@ -66,9 +69,8 @@ class OutcomeDialog(QDialog):
         self.setWindowTitle("Before and after")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setMinimumWidth(WIDTH_PX)
-        self._comparison = comparison
-        self.headline = QLabel(f"<h3>{headline(result['outcome'], names)}</h3>", wordWrap=True)
-        self.headline.setObjectName("outcome_headline")
+        self._comparison, self._outcome, self._names = comparison, result["outcome"], names
+        self.headline = QLabel(objectName="outcome_headline", wordWrap=True)
         verdict = QLabel(result["verdict"], objectName="verdict", wordWrap=True)
         verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         layout = QVBoxLayout(self)
@@ -79,22 +81,33 @@ class OutcomeDialog(QDialog):
         if comparison is not None:
             layout.addSpacing(6)
             layout.addWidget(comparison)
-        is_taken = result["outcome"] == "better"
-        self.switch = QPushButton(f"Back to {names[0]}" if is_taken else f"Use {names[1]} anyway")
-        self.switch.setObjectName("outcome_switch")
-        self.switch.setToolTip(
-            "Use the model this one was retrained from. Nothing is deleted."
-            if is_taken
-            else "Switch to the retrained model although it was not shown to be better."
-        )
-        self.switch.clicked.connect(self.went_back if is_taken else self.used_new)
-        self.switch.clicked.connect(self.close)
+        self.switch = QPushButton(objectName="outcome_switch")
+        self.switch.clicked.connect(self._on_switch)
+        self.tell_used(used)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.addButton(self.switch, QDialogButtonBox.ButtonRole.ActionRole)
         buttons.rejected.connect(self.close)
         layout.addSpacing(6)
         layout.addWidget(buttons)
         self.finished.connect(lambda _: self._end())
+
+    def tell_used(self, name: str) -> None:
+        """Say which model is in use by now, and offer the other one."""
+        old, new = self._names
+        self._is_taken = name == new
+        self.headline.setText(f"<h3>{headline(self._outcome, self._names, name)}</h3>")
+        anyway = "" if self._outcome == "better" else " anyway"
+        self.switch.setText(f"Back to {old}" if self._is_taken else f"Use {new}{anyway}")
+        self.switch.setToolTip(
+            "Use the model this one was retrained from. Nothing is deleted."
+            if self._is_taken
+            else "Switch to the retrained model."
+        )
+
+    def _on_switch(self) -> None:
+        """Ask for the other model."""
+        (self.went_back if self._is_taken else self.used_new).emit()
+        self.close()
 
     def closeEvent(self, event: Any) -> None:
         """Take the comparison off the image with the dialog."""
@@ -107,7 +120,7 @@ class OutcomeDialog(QDialog):
             comparison.end()
 
 
-def headline(outcome: str, names: tuple[str, str]) -> str:
+def headline(outcome: str, names: tuple[str, str], used: str) -> str:
     """Say in a few words what came of a retraining, and which model is in use.
 
     Parameters
@@ -116,13 +129,21 @@ def headline(outcome: str, names: tuple[str, str]) -> str:
         "better", "not better" or "cannot judge".
     names : tuple of str
         Of the old and the new model.
+    used : str
+        Name of the model in use: one of them, or another one since.
 
     Returns
     -------
     str
         One sentence.
     """
-    return HEADLINES[outcome].format(old=names[0], new=names[1])
+    old, new = names
+    is_better = outcome == "better"
+    how = {
+        new: "is in use now" if is_better else "is in use all the same",
+        old: "is in use again" if is_better else "stays in use",
+    }
+    return f"{OUTCOMES[outcome]}: {used} {how.get(used, 'is in use')}."
 
 
 def _table(

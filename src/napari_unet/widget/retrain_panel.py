@@ -141,6 +141,7 @@ class RetrainPanel:
             session.busy_changed,
         ):
             signal.connect(self.validate)
+        session.model_changed.connect(self._tell_outcome)
         session.closed.connect(self._close_dialog)
 
     def validate(self, _: Any = None) -> bool:
@@ -209,10 +210,11 @@ class RetrainPanel:
             comparison = Comparison(
                 self._session, self._segment, old.reference, new.reference, names
             )
-        dialog = OutcomeDialog(result, names, comparison, self._window())
+        used = self._used(names)
+        dialog = OutcomeDialog(result, names, used, comparison, self._window())
         dialog.used_new.connect(self._take_candidate)
         dialog.went_back.connect(lambda: self._load(old.reference or ""))
-        dialog.switch.setEnabled(result["outcome"] != "better" or old.reference is not None)
+        dialog.switch.setEnabled(used != names[1] or old.reference is not None)
         self._show(dialog)
 
     def show_versions(self) -> VersionsDialog | None:
@@ -243,7 +245,7 @@ class RetrainPanel:
         """Ask for a training and follow it."""
         self._close_dialog()
         self.curve.clear()
-        self.result.value = ""
+        self._result, self.result.value = None, ""
         self.use_candidate.visible = self.details.visible = self._is_stopping = False
         running = self._session.start(
             "Retraining", job, self._on_trained, training=str(training), **parameters
@@ -293,16 +295,32 @@ class RetrainPanel:
             self.curve.end(after)
         self._candidate = LoadedModel(card, Path(result["model"]), facts)
         old = self._old = self._old or self._forerunner(self._candidate)
-        self.result.value = headline(result["outcome"], (old.name, card.name))
         self.details.visible = True
         scroll_to(self.details)
         if result["outcome"] == "better":
             self._session.use_model(self._candidate)
             self._session.tell(f"{card.name} is in use.")
         else:
-            self.use_candidate.visible = True
             self._session.tell(f"Retrained. {old.name} stays in use.")
+        self._tell_outcome()
         self.show_outcome()
+
+    def _tell_outcome(self, _: Any = None) -> None:
+        """Say what came of the last training, and which model is in use by now."""
+        result, new, old = self._result, self._candidate, self._old
+        if result is None or new is None or old is None:
+            return
+        names = (old.name, new.card.name)
+        used = self._used(names)
+        self.result.value = headline(result["outcome"], names, used)
+        self.use_candidate.visible = result["outcome"] != "better" and used != new.card.name
+        if isinstance(self._dialog, OutcomeDialog):
+            self._dialog.tell_used(used)
+
+    def _used(self, names: tuple[str, str]) -> str:
+        """Name the model in use; the old one where there is none."""
+        model = self._session.model
+        return names[0] if model is None else model.card.name
 
     def _forerunner(self, new: LoadedModel) -> Forerunner:
         """Find the model that learned in an earlier session."""
@@ -316,7 +334,6 @@ class RetrainPanel:
     def _take_candidate(self) -> None:
         """Make the retrained model the one in use, though it is not known to be better."""
         if self._candidate is not None:
-            self.use_candidate.visible = False
             self._use(self._candidate.path)
 
     def _use(self, path: Path) -> None:

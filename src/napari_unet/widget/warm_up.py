@@ -28,11 +28,14 @@ def _make_layers() -> None:
     """Make a layer of each kind the loop will need, and use what is compiled on first use."""
     import pandas  # noqa: F401 - napari imports it with its first layer
     from napari.layers import Labels, Shapes
+    from napari.utils.colormaps import DirectLabelColormap
     from vispy.scene import visuals
 
     for dtype in (np.int32, np.uint16, np.uint8):
         labels = Labels(np.eye(SIDE_PX, dtype=dtype))
         labels.fill((0, 0), 2)
+    difference = Labels(np.eye(SIDE_PX, dtype=np.int32))  # of two models: colours one by one
+    difference.colormap = DirectLabelColormap(color_dict={None: "transparent", 1: "green"})
     corners = np.array([[1, 1], [1, 9], [9, 9], [9, 1]], dtype=float)
     Shapes([corners], shape_type="rectangle", face_color="transparent")
     visuals.Polygon(corners, border_method="agg")  # what outlines the brush and the polygon tool
