@@ -54,6 +54,12 @@ OLD = scores(33, 50, 5)
                      "missed instead of 17, 2 spurious labels instead of 5. Chance alone would do "
                      "that once in", id="objects"),
         pytest.param(OLD, scores(34, 50, 4), "not better", "Not surely better", id="luck"),
+        pytest.param(OLD, scores(34, 50, 4, iou=0.75), "better", "outlines that fit better",
+                     id="perhaps one object more, and outlines"),
+        pytest.param(OLD, scores(34, 50, 6, iou=0.75), "not better", "Not surely better",
+                     id="one object and one wrong label more, and outlines"),
+        pytest.param(scores(3, 50, 5), scores(5, 50, 5, iou=0.9), "not better", "Not surely",
+                     id="a few more where hardly an object is found, and outlines"),
         pytest.param(OLD, scores(34, 50, 5), "not better", "every second time", id="one object"),
         pytest.param(OLD, scores(30, 50, 2), "not better", "30 of 50 objects found", id="fewer"),
         pytest.param(OLD, scores(33, 50, 9, iou=0.9), "not better", "9 spurious", id="wrong"),

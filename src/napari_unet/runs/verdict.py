@@ -2,9 +2,9 @@
 
 The rule: a new model is better if on the held-out labels it finds objects better (AP at IoU 0.5)
 than chance alone would do more than once in 30 times, and loses next to nothing in pixels. If it
-finds them as well, and more than half of them, it is better if its outlines fit better (pixel IoU)
-than chance would do more than once in 100 times; where hardly an object is found, pixels that agree
-say nothing of outlines. Classes are judged by their IoU alone, at once in 30.
+finds at least as many, and more than half of them, it is better if its outlines fit better (pixel
+IoU) than chance would do more than once in 100 times; where hardly an object is found, pixels that
+agree say nothing of outlines. Classes are judged by their IoU alone, at once in 30.
 
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
@@ -177,11 +177,9 @@ def _judge_objects(
     """Judge a model that tells objects apart."""
     found = _found(before, after)
     overlap = f"pixel IoU {after.iou:.2f} instead of {before.iou:.2f}"
-    if objects.gain > 0:
-        if objects.places < LEAST_PLACES:
-            return "cannot judge", TOO_FEW
-        if objects.chance > MOST_CHANCE:
-            return "not better", _may_be_chance(found, objects)
+    if objects.gain > 0 and objects.places < LEAST_PLACES:
+        return "cannot judge", TOO_FEW
+    if objects.gain > 0 and objects.chance <= MOST_CHANCE:
         if pixels.gain < -LARGEST_IOU_LOSS:
             return (
                 "not better",
@@ -191,13 +189,16 @@ def _judge_objects(
     fits = after.mean_ap is None or before.mean_ap is None or after.mean_ap >= before.mean_ap
     finds_most = (after.tp or 0) > (after.fn or 0)
     invents_no_more = (after.spurious or 0) <= (before.spurious or 0)
-    is_as_good = objects.gain == 0 and finds_most and invents_no_more and fits
+    finds_as_many = objects.gain >= 0 and after.main >= before.main
+    is_as_good = finds_as_many and finds_most and invents_no_more and fits
     if is_as_good and pixels.gain >= LEAST_IOU_GAIN and pixels.chance <= MOST_CHANCE_OUTLINES:
         return (
             "better",
             f"Better on held-out labels: {found}, and outlines that fit better ({overlap}). "
             f"{_luck(pixels)}",
         )
+    if objects.gain > 0:
+        return "not better", _may_be_chance(found, objects)
     if after.main > before.main:
         return "not better", (
             f"Not surely better on held-out labels: {found}. All of it comes from how objects are "
