@@ -4,7 +4,8 @@ The rule: a new model is better if on the held-out labels it finds objects bette
 than chance alone would do more than once in 30 times, and loses next to nothing in pixels. If it
 finds at least as many, and more than half of them, it is better if its outlines fit better (pixel
 IoU) than chance would do more than once in 100 times; where hardly an object is found, pixels that
-agree say nothing of outlines. Classes are judged by their IoU alone, at once in 30.
+agree say nothing of outlines, and a few objects do not tell whether others are lost. Classes are
+judged by their IoU alone, at once in 30.
 
 Both together let a model that is not better through at most once in 20 times. A smaller gain may
 be real; the old model stays in use all the same, until more labels can tell. And no gain counts
@@ -42,6 +43,7 @@ LEAST_IOU_GAIN = 0.01  # below it is not worth a new model
 LARGEST_IOU_LOSS = 0.05  # that finding more objects may cost
 MOST_TOLD = 2  # of the regions whose labels cannot be right
 MOST_JOINED = 2.0  # labels of the old model per object, where one region judges
+LEAST_PLACES_OUTLINES = 10  # with objects: in fewer, that as many are found says little
 LEAST_PLACES = 5  # of fewer, chance can give all to one model more often than MOST_CHANCE
 
 STAYS = "The old model stays in use."
@@ -190,7 +192,8 @@ def _judge_objects(
     finds_most = (after.tp or 0) > (after.fn or 0)
     invents_no_more = (after.spurious or 0) <= (before.spurious or 0)
     finds_as_many = objects.gain >= 0 and after.main >= before.main
-    is_as_good = finds_as_many and finds_most and invents_no_more and fits
+    are_enough = objects.places >= LEAST_PLACES_OUTLINES
+    is_as_good = finds_as_many and are_enough and finds_most and invents_no_more and fits
     if is_as_good and pixels.gain >= LEAST_IOU_GAIN and pixels.chance <= MOST_CHANCE_OUTLINES:
         return (
             "better",
