@@ -58,6 +58,8 @@ OLD = scores(33, 50, 5)
                      id="perhaps one object more, and outlines"),
         pytest.param(OLD, scores(34, 50, 6, iou=0.75), "not better", "Not surely better",
                      id="one object and one wrong label more, and outlines"),
+        pytest.param(scores(33, 50, 9), scores(32, 50, 5, iou=0.9), "not better", "Not surely",
+                     id="an object fewer and fewer wrong labels, and outlines"),
         pytest.param(scores(33, 50, 5, places=9), scores(33, 50, 5, iou=0.75, places=9),
                      "not better", "0.75 instead", id="outlines of objects in a few places"),
         pytest.param(scores(3, 50, 5), scores(5, 50, 5, iou=0.9), "not better", "Not surely",

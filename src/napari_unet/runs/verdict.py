@@ -192,6 +192,7 @@ def _judge_objects(
     finds_most = (after.tp or 0) > (after.fn or 0)
     invents_no_more = (after.spurious or 0) <= (before.spurious or 0)
     finds_as_many = objects.gain >= 0 and after.main >= before.main
+    finds_as_many &= (after.tp or 0) >= (before.tp or 0)
     are_enough = objects.places >= LEAST_PLACES_OUTLINES
     is_as_good = finds_as_many and are_enough and finds_most and invents_no_more and fits
     if is_as_good and pixels.gain >= LEAST_IOU_GAIN and pixels.chance <= MOST_CHANCE_OUTLINES:
