@@ -42,7 +42,7 @@ MOST_CHANCE_OUTLINES = 1 / 100  # that better outlines are, where as many object
 LEAST_IOU_GAIN = 0.01  # below it is not worth a new model
 LARGEST_IOU_LOSS = 0.05  # that finding more objects may cost
 MOST_TOLD = 2  # of the regions whose labels cannot be right
-MOST_JOINED = 2.0  # labels of the old model per object, where one region judges
+TOO_MANY_LABELS = 2.0  # of the old model for an object, where one region judges
 LEAST_PLACES_OUTLINES = 10  # with objects: in fewer, that as many are found says little
 LEAST_PLACES = 5  # of fewer, chance can give all to one model more often than MOST_CHANCE
 
@@ -141,7 +141,7 @@ def _if_alike(verdict: Verdict, before: Scores) -> Verdict:
     """Take no model by one region where an object is several labels of the old model."""
     labels = (before.tp or 0) + (before.fp or 0) - (before.spurious or 0)
     objects = (before.tp or 0) + (before.fn or 0)
-    if not objects or labels < MOST_JOINED * objects:
+    if not objects or labels < TOO_MANY_LABELS * objects:
         return verdict
     text = (
         f"One region cannot judge this: {objects} checked objects take the place of {labels} "

@@ -70,6 +70,7 @@ class OutcomeDialog(QDialog):
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setMinimumWidth(WIDTH_PX)
         self._comparison, self._outcome, self._names = comparison, result["outcome"], names
+        self._has_old = comparison is not None
         self.headline = QLabel(objectName="outcome_headline", wordWrap=True)
         verdict = QLabel(result["verdict"], objectName="verdict", wordWrap=True)
         verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -98,6 +99,7 @@ class OutcomeDialog(QDialog):
         self.headline.setText(f"<h3>{headline(self._outcome, self._names, name)}</h3>")
         anyway = "" if self._outcome == "better" else " anyway"
         self.switch.setText(f"Back to {old}" if self._is_taken else f"Use {new}{anyway}")
+        self.switch.setEnabled(self._has_old or not self._is_taken)
         self.switch.setToolTip(
             "Use the model this one was retrained from. Nothing is deleted."
             if self._is_taken

@@ -210,11 +210,9 @@ class RetrainPanel:
             comparison = Comparison(
                 self._session, self._segment, old.reference, new.reference, names
             )
-        used = self._used(names)
-        dialog = OutcomeDialog(result, names, used, comparison, self._window())
+        dialog = OutcomeDialog(result, names, self._used(names), comparison, self._window())
         dialog.used_new.connect(self._take_candidate)
         dialog.went_back.connect(lambda: self._load(old.reference or ""))
-        dialog.switch.setEnabled(used != names[1] or old.reference is not None)
         self._show(dialog)
 
     def show_versions(self) -> VersionsDialog | None:
